@@ -1,0 +1,348 @@
+"""Recipes: one TOML file says what is distilled, from what, and how it is exported and measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import json
+import math
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import UsageError, did_you_mean, shown
+
+MAX_RECIPE_BYTES = 2**20  # a recipe has a few dozen lines
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """source, validation, test: a path, or "package:DISTRIBUTION/path".
+
+    validation or test "": drawn from source. A column "": the file has none. max_train_rows: 0 for all.
+    """
+
+    source: str = ""
+    validation: str = ""
+    test: str = ""
+    text_column: str = "text"
+    label_column: str = "label"
+    pair_column: str = ""
+    confidence_column: str = ""
+    min_confidence: float = 0.0
+    encoding: str = "utf-8"
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+    max_train_rows: int = 0
+    split_seed: int = 0
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """source: a model folder, or "package:DISTRIBUTION/path". batch_size: rows."""
+
+    source: str = ""
+    epochs: int = 2
+    learning_rate: float = 5e-5
+    batch_size: int = 32
+    freeze_word_embeddings: bool = True
+
+
+@dataclass(frozen=True)
+class StudentRecipe:
+    """layers: "half" of the teacher's, how many, or which (from 0). The weights are those of the losses."""
+
+    layers: str | int | tuple[int, ...] = "half"
+    epochs: int = 3
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    freeze_word_embeddings: bool = True
+    temperature: float = 2.0
+    soft_weight: float = 1.0
+    hard_weight: float = 0.5
+    cosine_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class ExportRecipe:
+    """artifacts: "format-scheme" names. bundle: the one of them that goes into the bundle."""
+
+    artifacts: tuple[str, ...] = ("onnx-fp32", "onnx-int8-dynamic")
+    bundle: str = "onnx-int8-dynamic"
+
+
+@dataclass(frozen=True)
+class MeasureRecipe:
+    """lengths: tokens per input. samples, warmup: timed and untimed calls a round."""
+
+    lengths: tuple[int, ...] = (64, 128)
+    rounds: int = 3
+    samples: int = 30
+    warmup: int = 5
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """max_length: tokens, special tokens included; longer texts are cut.
+
+    checkpoint_every_s: seconds of training between checkpoints.
+    """
+
+    name: str = ""
+    seed: int = 0
+    max_length: int = 128
+    checkpoint_every_s: float = 60.0
+    data: DataRecipe = field(default_factory=DataRecipe)
+    teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    student: StudentRecipe = field(default_factory=StudentRecipe)
+    export: ExportRecipe = field(default_factory=ExportRecipe)
+    measure: MeasureRecipe = field(default_factory=MeasureRecipe)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a value must be beyond its type, as a test and in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _within(low: int, high: int) -> Limit:
+    return Limit(lambda value: low <= value <= high, f"{low} to {high}")
+
+
+def _good_layers(value: str | int | list[int]) -> bool:
+    if isinstance(value, list):
+        return bool(value) and value[0] >= 0 and value == sorted(set(value))
+    return value == "half" if isinstance(value, str) else value >= 1
+
+
+def _good_lengths(value: list[int]) -> bool:
+    return bool(value) and min(value) >= 1 and max(value) <= 512 and len(set(value)) == len(value)
+
+
+_AT_LEAST_0 = Limit(lambda value: value >= 0, "0 or more")
+_AT_LEAST_1 = Limit(lambda value: value >= 1, "1 or more")
+_ABOVE_0 = Limit(lambda value: value > 0, "more than 0")
+_FRACTION = Limit(lambda value: 0 < value < 1, "between 0 and 1")
+_NOT_EMPTY = Limit(bool, "not empty")
+_SEED = _within(0, 2**32 - 1)  # what every library's generator takes
+
+LIMITS = {
+    "seed": _SEED,
+    "checkpoint_every_s": _AT_LEAST_0,
+    "max_length": _within(2, 512),  # [CLS] and [SEP] alone are two; BERT's position table ends at 512
+    "data.text_column": _NOT_EMPTY,
+    "data.label_column": _NOT_EMPTY,
+    "data.min_confidence": _AT_LEAST_0,
+    "data.validation_fraction": _FRACTION,
+    "data.test_fraction": _FRACTION,
+    "data.max_train_rows": _AT_LEAST_0,
+    "data.split_seed": _SEED,
+    "teacher.epochs": _AT_LEAST_1,
+    "teacher.learning_rate": _ABOVE_0,
+    "teacher.batch_size": _AT_LEAST_1,
+    "student.layers": Limit(
+        _good_layers, '"half", a number of layers, or a list of increasing indices from 0'
+    ),
+    "student.epochs": _AT_LEAST_1,
+    "student.learning_rate": _ABOVE_0,
+    "student.batch_size": _AT_LEAST_1,
+    "student.temperature": _ABOVE_0,
+    "student.soft_weight": _AT_LEAST_0,
+    "student.hard_weight": _AT_LEAST_0,
+    "student.cosine_weight": _AT_LEAST_0,
+    "export.artifacts": _NOT_EMPTY,
+    "measure.lengths": Limit(_good_lengths, "different lengths of 1 to 512"),
+    "measure.rounds": _AT_LEAST_1,
+    "measure.samples": _AT_LEAST_1,
+    "measure.warmup": _AT_LEAST_0,
+    "measure.threads": _AT_LEAST_1,
+}
+
+TYPE_WORDS = {str: "a string", int: "a whole number", float: "a finite number", bool: "true or false"}
+
+Key = tuple[str, ...]  # ("data", "source")
+Place = Callable[[Key], str]  # where a key was written, as the beginning of a message
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read an embedded recipe by name ("demo"), or a .toml file, which is called after its file by default.
+
+    Paths written in a recipe are taken as they are: relative ones start from the working directory, not
+    from the recipe's folder. Raises UsageError, naming file and line, for anything that does not fit.
+    """
+    embedded = {
+        entry.name.removesuffix(".toml"): entry
+        for entry in importlib.resources.files("stillroom").joinpath("recipes").iterdir()
+        if entry.name.endswith(".toml")
+    }
+    if name_or_path in embedded:
+        return _parse(embedded[name_or_path].read_bytes(), f"{name_or_path}.toml")
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and not path.is_file():
+        raise UsageError(
+            f"no recipe {name_or_path!r}{did_you_mean(name_or_path, embedded)}: "
+            f"there are {', '.join(sorted(embedded))}, or give the path of a .toml file"
+        )
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_RECIPE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from None
+    if len(content) > MAX_RECIPE_BYTES:
+        raise UsageError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: that is no recipe")
+    recipe = _parse(content, str(path))
+    return recipe if recipe.name else dataclasses.replace(recipe, name=path.stem)
+
+
+def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """A recipe with some values replaced, by dotted key ("student.epochs"); lists stand for tuples.
+
+    Raises UsageError, naming the key, for what a file could not say either.
+    """
+    values = recipe_to_dict(recipe)
+    for dotted, value in changes.items():
+        *tables, name = dotted.split(".")
+        place = values
+        for table in tables:
+            if not isinstance(place.get(table), dict):
+                place[table] = {}
+            place = place[table]
+        place[name] = value
+    return _recipe(values, lambda key: "")
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as TOML and JSON know it: tables are dicts, tuples are lists."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return values
+
+
+def _parse(content: bytes, place: str) -> Recipe:
+    try:
+        text = content.decode("utf-8-sig")
+        values = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{place}:{line}: not valid UTF-8, which TOML has to be") from None
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
+        reason = str(error)[: found.start()] if found else str(error)
+        line = int(found[1]) if found and found[1] else text.rstrip().count("\n") + 1
+        raise UsageError(f"{place}:{line}: not valid TOML: {reason}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise UsageError(f"{place}: not valid TOML: {error}") from None
+    lines = _key_lines(text)
+
+    def where(key: Key) -> str:
+        # A key inside an inline table has no line of its own: its table's is named.
+        known = (key[:length] for length in range(len(key), 0, -1))
+        return next((f"{place}:{lines[part]}: " for part in known if part in lines), f"{place}: ")
+
+    return _recipe(values, where)
+
+
+_NAME = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_NAMES = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
+_KEY_LINE = re.compile(rf"[ \t]*(?:\[+[ \t]*(?P<table>{_NAMES})[ \t]*\]|(?P<key>{_NAMES})[ \t]*=)")
+
+
+def _key_lines(text: str) -> dict[Key, int]:
+    """Line number of every table header and key, which tomllib does not tell."""
+    lines: dict[Key, int] = {}
+    table: Key = ()
+    for number, line in enumerate(text.split("\n"), start=1):
+        if match := _KEY_LINE.match(line):
+            names = tuple(name.strip("\"'") for name in re.findall(_NAME, match["table"] or match["key"]))
+            table = names if match["table"] else table
+            lines.setdefault(names if match["table"] else table + names, number)
+    return lines
+
+
+def _recipe(values: dict[str, Any], place: Place) -> Recipe:
+    recipe: Recipe = _build(Recipe, values, place, ())
+    plain = recipe_to_dict(recipe)  # limits hold for values as they are written: a tuple is a list there
+    for dotted, limit in LIMITS.items():
+        key = tuple(dotted.split("."))
+        value: Any = plain
+        for name in key:
+            value = value[name]
+        if not limit.holds(value):
+            raise UsageError(f"{place(key)}{dotted} is {shown(value)}, expected {limit.words}")
+    student, export = recipe.student, recipe.export
+    if not any((student.soft_weight, student.hard_weight, student.cosine_weight)):
+        raise UsageError(
+            f"{place(('student', 'soft_weight'))}student.soft_weight, student.hard_weight and "
+            "student.cosine_weight are all 0, expected at least one above 0"
+        )
+    if export.bundle not in export.artifacts:
+        raise UsageError(
+            f"{place(('export', 'bundle'))}export.bundle is {shown(export.bundle)}, expected one of "
+            f"export.artifacts: {', '.join(export.artifacts)}"
+        )
+    return recipe
+
+
+def _build(kind: Any, values: dict[str, Any], place: Place, table: Key) -> Any:
+    """A dataclass from a TOML table: unknown keys are refused, every value must have its field's type."""
+    wanted = typing.get_type_hints(kind)
+    fitting = {}
+    for name, value in values.items():
+        key = (*table, name)
+        dotted = ".".join(key)
+        if name not in wanted:
+            raise UsageError(f"{place(key)}unknown key {dotted!r}{_hint(name, wanted)}")
+        if dataclasses.is_dataclass(wanted[name]):
+            if not isinstance(value, dict):
+                raise UsageError(f"{place(key)}{dotted} is {shown(value)}, expected a table [{dotted}]")
+            fitting[name] = _build(wanted[name], value, place, key)
+            continue
+        try:
+            fitting[name] = _convert(value, wanted[name])
+        except (TypeError, OverflowError):
+            raise UsageError(
+                f"{place(key)}{dotted} is {shown(value)}, expected {_words(wanted[name])}"
+            ) from None
+    return kind(**fitting)
+
+
+def _convert(value: Any, wanted: Any) -> Any:
+    """value as the wanted type. Raises TypeError when it is none (true and false are no numbers)."""
+    if isinstance(wanted, types.UnionType):
+        for option in typing.get_args(wanted):
+            try:
+                return _convert(value, option)
+            except TypeError:
+                continue
+    elif typing.get_origin(wanted) is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_convert(item, typing.get_args(wanted)[0]) for item in value)
+    elif wanted is float:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    elif type(value) is wanted:
+        return value
+    raise TypeError
+
+
+def _words(wanted: Any) -> str:
+    if isinstance(wanted, types.UnionType):
+        return " or ".join(_words(option) for option in typing.get_args(wanted))
+    if typing.get_origin(wanted) is tuple:
+        return f"a list with {_words(typing.get_args(wanted)[0])} each"
+    return TYPE_WORDS[wanted]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """The same name in another table (TOML keys below a header belong to it), or the nearest one here."""
+    tables = recipe_to_dict(Recipe())
+    homes = [f"{table}.{name}" for table, keys in tables.items() if isinstance(keys, dict) and name in keys]
+    homes += [name] if name in tables else []
+    return f" (did you mean {' or '.join(map(repr, homes))}?)" if homes else did_you_mean(name, known)

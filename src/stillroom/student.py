@@ -1,0 +1,123 @@
+"""A trained model on disk: an ordinary Hugging Face folder plus stillroom.json, its task and lineage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillroom.errors import UsageError, first_line
+from stillroom.extras import require
+from stillroom.families import family_of, longest_input
+from stillroom.files import read_json, sha256_file, write_json
+from stillroom.model_folder import check_model_folder, head_labels
+from stillroom.task import TaskSpec, task_from_dict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCHEMA_VERSION = 1
+DEFAULT_MAX_LENGTH = 128  # tokens, for a model folder that came without stillroom.json
+
+
+@dataclass(frozen=True)
+class Student:
+    """folder: model.safetensors, config.json, tokenizer.json. lineage: where it came from, free of paths."""
+
+    folder: Path
+    task: TaskSpec
+    lineage: dict[str, Any]
+
+    @property
+    def weights_sha256(self) -> str:
+        return sha256_file(self.folder / "model.safetensors")
+
+
+def load_student(folder: Path) -> Student:
+    """Open a model folder. One without stillroom.json must have a trained head; its task is read from config.
+
+    Raises UsageError when the folder is not a whole model.
+    """
+    checked = check_model_folder(folder)
+    if (folder / "stillroom.json").is_file():
+        facts = read_json(folder / "stillroom.json")
+        if not isinstance(facts, dict) or facts.get("schema_version") != SCHEMA_VERSION:
+            raise UsageError(
+                f"{folder / 'stillroom.json'} has another schema version than {SCHEMA_VERSION}: "
+                "make the folder again with this stillroom"
+            )
+        return Student(folder, task_from_dict(facts.get("task")), dict(facts.get("lineage") or {}))
+    labels = head_labels(checked)
+    if labels is None:
+        raise UsageError(f"{folder} has no trained classification head: run stillroom distill first")
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a hostile config.json can fail in any way
+        reason = first_line(error)
+        raise UsageError(f"{folder / 'config.json'} could not be read: {reason}") from None
+    max_length = min(DEFAULT_MAX_LENGTH, longest_input(config))
+    return Student(folder, TaskSpec(labels, max_length, input_names(config, pair=False)), {})
+
+
+def input_names(config: Any, *, pair: bool) -> tuple[str, ...]:
+    """The inputs a model needs. token_type_ids only where they can differ: a pair of texts and two types."""
+    if pair and int(getattr(config, "type_vocab_size", 0) or 0) > 1:
+        return ("input_ids", "attention_mask", "token_type_ids")
+    return ("input_ids", "attention_mask")
+
+
+def save_student(
+    folder: Path, model: nn.Module, tokenizer_json: str, task: TaskSpec, lineage: dict[str, Any]
+) -> None:
+    """Write model, tokenizer and stillroom.json into folder (not atomic: call inside staged_folder)."""
+    config: Any = model.config
+    config.id2label = dict(enumerate(task.labels))
+    config.label2id = {label: index for index, label in enumerate(task.labels)}
+    config.problem_type = "single_label_classification"
+    saver: Any = model
+    saver.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    write_json(
+        folder / "stillroom.json",
+        {"schema_version": SCHEMA_VERSION, "task": task.to_dict(), "lineage": lineage},
+    )
+
+
+def load_model(folder: Path, **config_changes: Any) -> Any:
+    """Load a ...ForSequenceClassification model in fp32 and eval mode, from safetensors, never from a hub.
+
+    Raises UsageError when the weights do not fit the config. With config_changes, which ask for another head,
+    head and pooler may be new; without them nothing may.
+    """
+    require("torch", "transformers")
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **config_changes,
+        )
+    except Exception as error:  # a hostile config.json can fail in any way
+        raise UsageError(f"{folder} could not be loaded: {first_line(error)}") from None
+    family = family_of(model.config.model_type)
+    may_be_new = ("classifier.", "pre_classifier.", f"{family.base}.pooler.") if config_changes else ()
+    absent = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
+    surplus = [name for name in report["unexpected_keys"] if f"{family.layers}." in name]
+    for name in sorted([name for name in absent if not name.startswith(may_be_new)] + surplus):
+        raise UsageError(f"{folder}: config.json and the weights do not agree about {name}")
+    return model.eval()
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
