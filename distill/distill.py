@@ -1,0 +1,106 @@
+"""Distil a teacher into a shallower student that starts from some of its layers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillroom.distill.layers import choose_layers, layer_list, student_from_teacher
+from stillroom.distill.losses import hard_label_loss, hidden_cosine_loss, soft_target_loss
+from stillroom.distill.targets_cache import teacher_outputs
+from stillroom.distill.teacher import hard_loss
+from stillroom.distill.train import Loss, TrainSettings, train
+from stillroom.task import TaskSpec
+from stillroom.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the three losses, and the temperature of the soft targets (1 at inference)."""
+
+    temperature: float = 2.0
+    soft: float = 1.0
+    hard: float = 0.5
+    cosine: float = 1.0
+
+
+def distill_from_model(
+    teacher: Any,
+    tokens: Tokens,
+    task: TaskSpec,
+    layers: str | int | tuple[int, ...],
+    weights: LossWeights,
+    settings: TrainSettings,
+    work: Path,
+    teacher_sha256: str,
+) -> tuple[Any, dict[str, Any]]:
+    """Train a student of a teacher that is already in memory; return it and the facts for its lineage.
+
+    work: folder for the teacher's outputs and checkpoints; a second call with the same arguments goes on
+    from what is there. Raises UsageError for layers the teacher does not have.
+    """
+    kept = choose_layers(layers, len(layer_list(teacher)))
+    student = student_from_teacher(teacher, kept)
+    outputs = teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, work / "teacher-outputs")
+    labels = torch.from_numpy(tokens.labels)
+
+    def loss_of(output: Any, batch: dict[str, torch.Tensor], rows: Any) -> torch.Tensor:
+        device = output.logits.device
+        teacher_logits, teacher_hidden = outputs.batch(tokens, rows, device)
+        soft = soft_target_loss(output.logits, teacher_logits, weights.temperature)
+        hard = hard_label_loss(output.logits, labels[torch.from_numpy(rows)].to(device))
+        cosine = hidden_cosine_loss(output.hidden_states[-1], teacher_hidden, batch["attention_mask"])
+        return weights.soft * soft + weights.hard * hard + weights.cosine * cosine
+
+    facts = _train_student(student, tokens, task, loss_of, settings, work, teacher_sha256, kept, weights)
+    return student, facts
+
+
+def plain_student(
+    start: Any,
+    tokens: Tokens,
+    task: TaskSpec,
+    layers: str | int | tuple[int, ...],
+    settings: TrainSettings,
+    work: Path,
+    start_sha256: str,
+) -> tuple[Any, dict[str, Any]]:
+    """The baseline: the same layers of a model that no teacher has trained, fine-tuned on hard labels only.
+
+    start: the pretrained model with a new head. Rows, steps and seed are the distilled student's.
+    """
+    kept = choose_layers(layers, len(layer_list(start)))
+    student = student_from_teacher(start, kept)
+    facts = _train_student(student, tokens, task, hard_loss(tokens), settings, work, start_sha256, kept, None)
+    return student, facts
+
+
+def _train_student(
+    student: Any,
+    tokens: Tokens,
+    task: TaskSpec,
+    loss_of: Loss,
+    settings: TrainSettings,
+    work: Path,
+    start_sha256: str,
+    kept: tuple[int, ...],
+    weights: LossWeights | None,
+) -> dict[str, Any]:
+    losses = asdict(weights) if weights else {"hard": 1.0}
+    key = f"{start_sha256} layers {kept} losses {losses}"
+    description = "student" if weights else "student without teacher"
+    facts = train(
+        student,
+        tokens,
+        task.inputs,
+        loss_of,
+        settings,
+        work / "checkpoints",
+        key,
+        description,
+        output_hidden_states=weights is not None,
+    )
+    return {"layers_kept": list(kept), "losses": losses, **facts}

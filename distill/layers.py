@@ -1,0 +1,65 @@
+"""Which teacher layers the student starts from, and the student built from them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from stillroom.errors import UsageError
+from stillroom.families import family_of
+
+
+def choose_layers(wanted: str | int | tuple[int, ...], teacher_layers: int) -> tuple[int, ...]:
+    """Indices of the teacher layers to keep, from 0.
+
+    "half": half as many as the teacher has. An integer: that many, spread evenly, the first and the last
+    among them; for 6 of 12 that is DistilBERT's 0, 2, 4, 7, 9, 11 (https://arxiv.org/abs/1910.01108).
+    A tuple: those. Raises UsageError for an index or a count the teacher does not have.
+    """
+    if isinstance(wanted, tuple):
+        wrong = [index for index in wanted if not 0 <= index < teacher_layers]
+        if wrong or not wanted or list(wanted) != sorted(set(wanted)):
+            raise UsageError(
+                f"student.layers {list(wanted)}: expected increasing indices from 0 to {teacher_layers - 1}, "
+                f"the teacher has {teacher_layers} layers"
+            )
+        return wanted
+    if isinstance(wanted, str) and wanted != "half":
+        raise UsageError(
+            f'student.layers {wanted!r}: expected "half", a number of layers, or a list of indices'
+        )
+    count = max(1, teacher_layers // 2) if isinstance(wanted, str) else wanted
+    if not 1 <= count <= teacher_layers:
+        raise UsageError(f"student.layers {count}: the teacher has {teacher_layers} layers")
+    if count == 1:
+        return (0,)
+    return tuple(round(index * (teacher_layers - 1) / (count - 1)) for index in range(count))
+
+
+def layer_list(model: Any) -> Any:
+    """The ModuleList of encoder layers of a ...ForSequenceClassification model."""
+    family = family_of(model.config.model_type)
+    place = getattr(model, family.base)
+    for name in family.layers.split("."):
+        place = getattr(place, name)
+    return place
+
+
+def student_from_teacher(teacher: Any, layers: tuple[int, ...]) -> Any:
+    """A shallower copy of the teacher: its embeddings, head and the chosen layers, weights copied."""
+    config = copy.deepcopy(teacher.config)
+    config.num_hidden_layers = len(layers)
+    student = type(teacher)(config)
+    family = family_of(config.model_type)
+    prefix = f"{family.base}.{family.layers}."
+    kept = {str(index): str(position) for position, index in enumerate(layers)}
+    weights = {}
+    for name, tensor in teacher.state_dict().items():
+        if name.startswith(prefix):
+            index, rest = name[len(prefix) :].split(".", 1)
+            if index not in kept:
+                continue
+            name = f"{prefix}{kept[index]}.{rest}"
+        weights[name] = tensor
+    student.load_state_dict(weights, strict=True)
+    return student.eval()
