@@ -1,0 +1,246 @@
+"""A bundle: the one folder an app takes. Written whole; read only after everything in it was checked."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import numpy as np
+
+import stillroom
+from stillroom.artifact import check_file, load_artifact
+from stillroom.errors import CheckFailed, UsageError
+from stillroom.export.golden import GOLDEN_TOLERANCE, golden_vectors, predict_one
+from stillroom.export.targets import TARGETS, Predict, load_predictor
+from stillroom.files import (
+    read_json,
+    require_replaceable,
+    safe_join,
+    sha256_file,
+    staged_folder,
+    write_json,
+)
+from stillroom.numerics import softmax
+from stillroom.student import load_student
+from stillroom.task import TaskSpec, task_from_dict
+from stillroom.tokens import encode_one, load_tokenizer, pad_id_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SCHEMA_VERSION = 1
+DEFAULT_THREADS = min(4, os.cpu_count() or 1)  # phones have at most four big cores
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """label: the most probable. probabilities: label -> 0..1. latency_ms: tokenizing and inference."""
+
+    label: str
+    probabilities: dict[str, float]
+    latency_ms: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked, opened bundle: call it with a text (or a pair of texts)."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    task: TaskSpec
+    tokenizer: Tokenizer
+    predict: Predict
+
+    def __call__(self, text: str, pair: str | None = None) -> Prediction:
+        """Classify a text. Raises UsageError when the task wants a pair and got none, or the reverse."""
+        if (pair is not None) != self.task.pair:
+            wanted = "two texts" if self.task.pair else "one text"
+            raise UsageError(f"this bundle classifies {wanted}")
+        start = time.perf_counter()
+        ids, kinds = encode_one(self.tokenizer, text, pair)
+        probabilities = softmax(predict_one(self.predict, self.task.inputs, ids, kinds)[None])[0]
+        return Prediction(
+            label=self.task.labels[int(probabilities.argmax())],
+            probabilities={
+                label: float(value) for label, value in zip(self.task.labels, probabilities, strict=True)
+            },
+            latency_ms=(time.perf_counter() - start) * 1e3,
+            tokens=len(ids),
+        )
+
+
+def write_bundle(name: str, artifact_folder: Path, model_folder: Path, out: Path) -> dict[str, Any]:
+    """Put artifact, tokenizer, labels and golden vectors into out (replaced whole); return the manifest.
+
+    Raises UsageError when the artifact was not made from this model folder.
+    """
+    require_replaceable(out, "manifest.json")
+    artifact, model = load_artifact(artifact_folder), load_student(model_folder)
+    if artifact.source_sha256 != model.weights_sha256:
+        raise UsageError(f"{artifact_folder} was not exported from {model_folder}: export it again")
+    task = artifact.task
+    tokenizer = load_tokenizer(model_folder, task.max_length)
+    predict = load_predictor(artifact.target, artifact.folder, DEFAULT_THREADS)
+    with staged_folder(out) as partial:
+        shutil.copyfile(artifact.path, partial / artifact.file)
+        shutil.copyfile(model_folder / "tokenizer.json", partial / "tokenizer.json")
+        (partial / "labels.txt").write_text(_label_lines(task.labels), encoding="utf-8")
+        kind = str(json.loads(tokenizer.to_str())["model"]["type"])
+        if kind == "WordPiece":  # the plain list that phone tokenizers read
+            words = {token_id: word for word, token_id in tokenizer.get_vocab().items()}
+            lines = [words.get(token_id, f"[no token {token_id}]") for token_id in range(max(words) + 1)]
+            (partial / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        goldens = golden_vectors(tokenizer, predict, task)
+        write_json(partial / "golden.json", goldens)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "stillroom_version": stillroom.__version__,
+            "name": name,
+            "task": task.to_dict(),
+            "pad_id": pad_id_of(model_folder, tokenizer),
+            "tokenizer": {"file": "tokenizer.json", "kind": kind},
+            "artifacts": [
+                {
+                    "file": artifact.file,
+                    "target": artifact.target,
+                    "scheme": artifact.scheme,
+                    "sha256": artifact.sha256,
+                    "size_bytes": artifact.size_bytes,
+                    "parameters": artifact.parameters,
+                    "source_sha256": artifact.source_sha256,
+                    "tool_versions": artifact.tool_versions,
+                    "tolerance": artifact.tolerance,
+                }
+            ],
+            "golden": {"file": "golden.json", "count": len(goldens), "max_abs_error": GOLDEN_TOLERANCE},
+            "files": [
+                {"file": path.name, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}
+                for path in sorted(partial.iterdir())
+            ],
+            "lineage": model.lineage,
+        }
+        validate_manifest(manifest, out)
+        write_json(partial / "manifest.json", manifest)
+    return manifest
+
+
+def validate_manifest(manifest: Any, folder: Path) -> None:
+    """Check a manifest against docs/schemas/manifest.schema.json. Raises UsageError, one line."""
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UsageError(
+            f"{folder} has manifest schema {version}, this stillroom {stillroom.__version__} reads up to "
+            f"{SCHEMA_VERSION}: pip install --upgrade stillroom"
+        )
+    schema = json.loads(
+        importlib.resources.files("stillroom.schemas").joinpath("manifest.schema.json").read_text("utf-8")
+    )
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(manifest))
+    if error is not None:
+        raise UsageError(f"{folder}: manifest.json is not valid at {error.json_path}: {error.message[:200]}")
+
+
+def check_bundle(folder: Path) -> dict[str, Any]:
+    """Check manifest, paths, sizes and checksums of a bundle; open nothing else. Returns the manifest.
+
+    Raises UsageError at the first thing that does not fit.
+    """
+    if not (folder / "manifest.json").is_file():
+        raise UsageError(f"{folder} is not a bundle: it has no manifest.json")
+    manifest: dict[str, Any] = read_json(safe_join(folder, "manifest.json"))
+    validate_manifest(manifest, folder)
+    listed = {entry["file"]: entry for entry in manifest["files"]}
+    names = [entry["file"] for entry in manifest["files"]]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"{folder}: manifest.json lists {twice[0]} twice")
+    used = [entry["file"] for entry in manifest["artifacts"]]
+    for name in ("labels.txt", manifest["tokenizer"]["file"], manifest["golden"]["file"], *used):
+        if name not in listed:
+            raise UsageError(f"{folder}: manifest.json uses {name} but does not list it under files")
+    for entry in manifest["artifacts"]:
+        if entry["file"] != TARGETS[entry["target"]].file:  # the one file that load_predictor will open
+            raise UsageError(f"{folder}: {entry['file']} is not where {entry['target']} keeps its model")
+        if any(entry[key] != listed[entry["file"]][key] for key in ("sha256", "size_bytes")):
+            raise UsageError(f"{folder}: manifest.json contradicts itself about {entry['file']}")
+    for name, entry in listed.items():
+        check_file(safe_join(folder, name), entry["size_bytes"], entry["sha256"])
+    if (folder / "labels.txt").read_text(encoding="utf-8") != _label_lines(manifest["task"]["labels"]):
+        raise UsageError(f"{folder}: labels.txt and manifest.json name different labels")
+    return manifest
+
+
+def _label_lines(labels: Sequence[str]) -> str:
+    return "".join(f"{label}\n" for label in labels)
+
+
+def load_bundle(folder: str | Path, threads: int = DEFAULT_THREADS) -> Bundle:
+    """Open a bundle after checking its schema, paths, sizes and checksums.
+
+    Raises UsageError when anything does not fit, or when the runtime is not installed.
+    """
+    folder = Path(folder)
+    manifest = check_bundle(folder)
+    task = task_from_dict(manifest["task"])
+    artifact = manifest["artifacts"][0]
+    bundle = Bundle(
+        folder=folder,
+        manifest=manifest,
+        task=task,
+        tokenizer=load_tokenizer(folder, task.max_length),
+        predict=load_predictor(artifact["target"], folder, threads),
+    )
+    try:
+        bundle("", "" if task.pair else None)  # the first inference also sets the runtime's memory up
+    except (ValueError, IndexError) as error:
+        raise UsageError(
+            f"{folder}: the model's inputs or outputs are not those of manifest.json: {error}"
+        ) from None
+    return bundle
+
+
+def _golden_of(entry: Any, task: TaskSpec) -> dict[str, Any]:
+    """Check the form of one golden vector read from a file. Raises CheckFailed."""
+    logits = entry.get("logits") if isinstance(entry, dict) else None
+    fits = (
+        isinstance(logits, list)
+        and len(logits) == len(task.labels)
+        and all(isinstance(value, int | float) for value in logits)
+        and isinstance(entry.get("text"), str)
+        and isinstance(entry.get("pair"), str) == task.pair == ("pair" in entry)
+        and "input_ids" in entry
+    )
+    if not fits:
+        raise CheckFailed(f"golden vector {str(entry)[:80]!r} is not a whole one of this task")
+    return dict(entry)
+
+
+def replay_goldens(bundle: Bundle) -> float:
+    """Replay every golden vector; return the largest logit error. Raises CheckFailed naming the text."""
+    goldens = read_json(bundle.folder / bundle.manifest["golden"]["file"])
+    allowed, largest = float(bundle.manifest["golden"]["max_abs_error"]), 0.0
+    if not isinstance(goldens, list) or len(goldens) != bundle.manifest["golden"]["count"]:
+        raise CheckFailed(f"{bundle.folder}: golden.json does not hold as many vectors as announced")
+    for entry in (_golden_of(golden, bundle.task) for golden in goldens):
+        ids, kinds = encode_one(bundle.tokenizer, entry["text"], entry.get("pair"))
+        if ids != entry["input_ids"]:
+            raise CheckFailed(f"golden text {entry['text'][:80]!r} is tokenized to other ids than recorded")
+        logits = predict_one(bundle.predict, bundle.task.inputs, ids, kinds)
+        error = float(np.abs(logits - np.array(entry["logits"])).max())
+        if not error <= allowed:
+            raise CheckFailed(
+                f"golden text {entry['text'][:80]!r}: logits are {error:.4g} from those recorded "
+                f"(allowed {allowed:g})"
+            )
+        if entry.get("label") != bundle.task.labels[int(np.argmax(entry["logits"]))]:
+            raise CheckFailed(f"golden text {entry['text'][:80]!r}: its label is not that of its logits")
+        largest = max(largest, error)
+    return largest

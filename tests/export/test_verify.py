@@ -1,0 +1,356 @@
+"""Parity checks: a good artifact passes, and each kind of damage is found where it shows, with its text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from stillroom.artifact import Artifact, load_artifact, save_artifact
+from stillroom.export.verify import SAMPLE_ROWS, Feeding, Verification, failure, feedings, verify, within
+from stillroom.numerics import Agreement
+from stillroom.scheme import SCHEMES
+from stillroom.student import load_student
+from stillroom.text import Row
+from stillroom.tokens import Tokens, encode_rows, load_tokenizer
+
+MAX_LENGTH = 80
+INPUTS = ("input_ids", "attention_mask")
+FP32 = {"max_abs_error": 1e-4, "decided_flip_rate": 0.0}
+CUTS = [f"cut or padded to {length} tokens" for length in (1, 2, 17, 64, MAX_LENGTH)]
+NAMES = ["test split, one by one", *CUTS, "three at a time, padded"]
+
+Reference = Callable[..., np.ndarray]
+
+
+def encoded(model: Path, texts: Sequence[str]) -> Tokens:
+    rows = [Row(text, None, "negative", 1.0, f"test:{at}") for at, text in enumerate(texts)]
+    return encode_rows(load_tokenizer(model, MAX_LENGTH), rows, load_student(model).task, pad_id=0)
+
+
+def row_inputs(tokens: Tokens, rows: Sequence[int], width: int) -> dict[str, np.ndarray]:
+    """Rows padded or cut to a width, written out plainly: padded_inputs must not be its own judge."""
+    ids, mask = [], []
+    for row in rows:
+        own = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].tolist()[:width]
+        ids.append(own + [0] * (width - len(own)))
+        mask.append([1] * len(own) + [0] * (width - len(own)))
+    return {"input_ids": np.array(ids), "attention_mask": np.array(mask)}
+
+
+def logits_one_by_one(model: Path, tokens: Tokens, reference: Reference) -> np.ndarray:
+    return np.concatenate(
+        [
+            reference(model, **row_inputs(tokens, [row], int(tokens.lengths[row])))
+            for row in range(len(tokens))
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def bert(model_folder: Callable[..., Path]) -> Path:
+    return model_folder("bert")
+
+
+@pytest.fixture(scope="module")
+def tokens(bert: Path, texts: tuple[str, ...]) -> Tokens:
+    return encoded(bert, texts)
+
+
+@pytest.fixture(scope="module")
+def fed(bert: Path, tokens: Tokens, reference: Reference) -> tuple[Feeding, ...]:
+    return feedings(bert, load_student(bert).task, tokens, logits_one_by_one(bert, tokens, reference))
+
+
+@pytest.fixture
+def damaged(exported: Callable[..., Artifact], tmp_path: Path) -> Callable[..., Artifact]:
+    """(change of an ONNX graph) -> bert's fp32 artifact with that change, described as if it were right."""
+
+    def make(change: Callable[[onnx.GraphProto], None]) -> Artifact:
+        good = exported("bert", "fp32")
+        model = onnx.load(good.path)
+        change(model.graph)
+        content = model.SerializeToString()
+        (tmp_path / "model.onnx").write_bytes(content)
+        checksum = hashlib.sha256(content).hexdigest()
+        save_artifact(replace(good, folder=tmp_path, size_bytes=len(content), sha256=checksum))
+        return load_artifact(tmp_path)
+
+    return make
+
+
+def rewrite(graph: onnx.GraphProto, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    for tensor in graph.initializer:
+        if tensor.name == name:
+            changed = change(numpy_helper.to_array(tensor).copy())
+            tensor.CopyFrom(numpy_helper.from_array(changed, name))
+            return
+    raise AssertionError(f"no initializer {name}")
+
+
+def initializer_of_shape(graph: onnx.GraphProto, *shape: int) -> str:
+    return next(tensor.name for tensor in graph.initializer if tuple(tensor.dims) == shape)
+
+
+def scale_a_weight(graph: onnx.GraphProto) -> None:
+    rewrite(graph, initializer_of_shape(graph, 64, 128), lambda weight: weight * np.float32(1.5))
+
+
+def put_a_nan(graph: onnx.GraphProto) -> None:
+    def change(weight: np.ndarray) -> np.ndarray:
+        weight[3, 5] = np.nan
+        return weight
+
+    rewrite(graph, initializer_of_shape(graph, 64, 128), change)
+
+
+def swap_outputs(graph: onnx.GraphProto) -> None:
+    last = next(node for node in graph.node if "logits" in node.output)
+    last.output[0] = "unswapped"
+    graph.initializer.append(numpy_helper.from_array(np.array([1, 0]), "swapped_order"))
+    graph.node.append(onnx.helper.make_node("Gather", ["unswapped", "swapped_order"], ["logits"], axis=1))
+
+
+def unmask(graph: onnx.GraphProto) -> None:
+    """What a padded token adds to a score becomes 0, so that it is attended to like any other."""
+    name = next(
+        tensor.name
+        for tensor in graph.initializer
+        if not tensor.dims and numpy_helper.to_array(tensor) == -10000.0
+    )
+    rewrite(graph, name, np.zeros_like)
+
+
+# --- a good artifact
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "int8-dynamic"])
+def test_a_good_artifact_passes(
+    exported: Callable[..., Artifact], bert: Path, tokens: Tokens, fed: tuple[Feeding, ...],
+    texts: tuple[str, ...], reference: Reference, scheme: str,
+) -> None:  # fmt: skip
+    artifact = exported("bert", scheme)
+    found = verify("student", artifact, fed, tokens, texts, threads=1)
+    assert [case.name for case in found.cases] == NAMES
+    assert all(case.passed for case in found.cases)
+    assert failure(found, artifact.tolerance) == ""
+    assert all(case.agreement.rows == len(texts) for case in found.cases)
+    assert all(case.worst_text in texts for case in found.cases)
+    wanted = logits_one_by_one(bert, tokens, reference)
+    assert found.logits.shape == wanted.shape == (len(texts), 2)
+    error = float(np.abs(found.logits - wanted).max())
+    assert found.cases[0].agreement.max_abs_error == pytest.approx(error, abs=1e-9)
+    assert 0 < error <= artifact.tolerance["max_abs_error"]
+    facts = json.loads(json.dumps(found.facts()))
+    assert [fact["name"] for fact in facts] == NAMES
+    assert {fact["artifact"] for fact in facts} == {"student"}
+    assert facts[0]["agreement"]["max_abs_error"] == found.cases[0].agreement.max_abs_error
+
+
+# --- damage
+
+
+def test_a_scaled_weight_is_found(
+    damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...], texts: tuple[str, ...]
+) -> None:
+    artifact = damaged(scale_a_weight)
+    found = verify("student-fp32", artifact, fed, tokens, texts, threads=1)
+    assert not any(case.passed for case in found.cases)
+    errors = np.abs(found.logits - fed[0].wanted).max(axis=1)
+    message = failure(found, artifact.tolerance)
+    assert message.startswith(f"student-fp32: {NAMES[0]}: max abs error {errors.max():.4g} (allowed 0.0001)")
+    if found.cases[0].agreement.decided_flip_rate == 0:
+        assert message.endswith(f"worst text: {texts[int(errors.argmax())]!r}")
+    assert "\n" not in message
+
+
+def test_swapped_outputs_are_found_and_a_decided_text_is_named(
+    damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...], texts: tuple[str, ...]
+) -> None:
+    artifact = damaged(swap_outputs)
+    found = verify("student-fp32", artifact, fed, tokens, texts, threads=1)
+    assert np.abs(found.logits[:, ::-1] - fed[0].wanted).max() <= 1e-4  # the damage is the one meant
+    assert not any(case.passed for case in found.cases)
+    first = fed[0].wanted
+    probability = 1 / (1 + np.exp(-np.abs(first[:, 1] - first[:, 0])))
+    decided = probability - (1 - probability) >= 0.1
+    assert found.cases[0].agreement.flip_rate == 1.0
+    assert found.cases[0].agreement.decided_flip_rate == pytest.approx(decided.mean())
+    gaps = np.where(decided, np.abs(first[:, 1] - first[:, 0]), -1.0)
+    message = failure(found, artifact.tolerance)
+    assert NAMES[0] in message
+    assert f"decided label flips {decided.mean():.2%} (allowed 0.00%)" in message
+    assert message.endswith(f"worst text: {texts[int(gaps.argmax())]!r}")
+
+
+def test_swapped_outputs_are_found_by_flips_where_errors_are_tolerated(
+    damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...], texts: tuple[str, ...]
+) -> None:
+    tolerance = {"max_abs_error": 1e9, "decided_flip_rate": 0.01}
+    artifact = replace(damaged(swap_outputs), tolerance=tolerance)
+    found = verify("student-int8", artifact, fed, tokens, texts, threads=1)
+    assert not found.cases[0].passed
+    assert failure(found, tolerance).startswith(f"student-int8: {NAMES[0]}: ")
+    assert "(allowed 1.00%)" in failure(found, tolerance)
+
+
+def test_a_nan_is_found(
+    damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...], texts: tuple[str, ...]
+) -> None:
+    tolerance = {"max_abs_error": 1e9, "decided_flip_rate": 0.5}
+    artifact = replace(damaged(put_a_nan), tolerance=tolerance)
+    found = verify("student-fp32", artifact, fed, tokens, texts, threads=1)
+    assert np.isnan(found.logits).any()
+    assert not any(case.passed for case in found.cases)
+    assert found.cases[0].agreement.max_abs_error == math.inf
+    message = failure(found, tolerance)
+    assert message.startswith(f"student-fp32: {NAMES[0]}: max abs error inf (allowed 1e+09)")
+    assert "decided label flips 100.00% (allowed 50.00%)" in message
+
+
+def test_damage_that_only_padding_shows_is_named_by_its_case(
+    damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...], texts: tuple[str, ...]
+) -> None:
+    artifact = damaged(unmask)
+    found = verify("student-fp32", artifact, fed, tokens, texts, threads=1)
+    passed = {case.name: case.passed for case in found.cases}
+    # No row is shorter than two tokens: nothing is padded in the first three.
+    assert passed == {name: name in (NAMES[0], CUTS[0], CUTS[1]) for name in NAMES}
+    message = failure(found, artifact.tolerance)
+    assert message.startswith(f"student-fp32: {CUTS[2]}: max abs error ")
+    worst = found.cases[3].worst_text
+    assert message.endswith(f"worst text: {worst!r}")
+    assert tokens.lengths[texts.index(worst)] < 17  # a longer one was not padded, so it is not at fault
+
+
+def test_the_worst_text_is_shown_cut(
+    damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...]
+) -> None:
+    artifact = damaged(scale_a_weight)
+    found = verify("student", artifact, fed, tokens, ["z" * 5000] * len(tokens), threads=1)
+    assert failure(found, artifact.tolerance).endswith(f": {'z' * 200!r}")
+
+
+def test_nothing_failed_gives_nothing_to_say() -> None:
+    assert failure(Verification("student", (), np.zeros((0, 2))), FP32) == ""
+
+
+# --- within
+
+
+def agreement(rows: int, flips: int, error: float = 0.0) -> Agreement:
+    return Agreement(rows, error, 1.0, flips / rows, flips / rows, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "flips", "rate", "wanted"),
+    [
+        (150, 2, 0.01, True),  # 1.5 flips are allowed, rounded up
+        (150, 3, 0.01, False),
+        (100, 1, 0.01, True),
+        (100, 2, 0.01, False),
+        (101, 2, 0.01, True),
+        (1, 1, 0.01, True),  # one flip among few rows is within any rate but none
+        (1, 1, 0.0, False),
+        (10_000, 0, 0.0, True),
+        (10_000, 1, 0.0, False),
+    ],
+)
+def test_allowed_flips_are_rounded_up(rows: int, flips: int, rate: float, wanted: bool) -> None:
+    assert within(agreement(rows, flips), {"max_abs_error": 1.0, "decided_flip_rate": rate}) is wanted
+
+
+@given(rows=st.integers(1, 100_000), extra=st.integers(-3, 3), scheme=st.sampled_from(tuple(SCHEMES)))
+def test_rounding_up_is_exact_for_the_rates_there_are(rows: int, extra: int, scheme: str) -> None:
+    rate = SCHEMES[scheme].tolerance.decided_flip_rate
+    flips = math.ceil(Fraction(str(rate)) * rows) + extra
+    if 0 <= flips <= rows:
+        tolerance = {"max_abs_error": 1.0, "decided_flip_rate": rate}
+        assert within(agreement(rows, flips), tolerance) is (extra <= 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"), [(0.0, True), (1e-4, True), (1.001e-4, False), (math.inf, False), (math.nan, False)]
+)
+def test_the_error_bound_is_included(error: float, wanted: bool) -> None:
+    assert within(agreement(10, 0, error), FP32) is wanted
+
+
+def test_the_artifact_carries_the_tolerance_of_its_scheme(exported: Callable[..., Artifact]) -> None:
+    assert exported("bert", "fp32").tolerance == FP32
+    assert within(agreement(50, 0, 1e-4), exported("bert", "fp32").tolerance)
+    assert SCHEMES["fp32"].tolerance.max_abs_error == FP32["max_abs_error"]
+
+
+# --- feedings
+
+
+def many_texts() -> list[str]:
+    """More rows than are sampled, of 2 to 80 tokens."""
+    return [" ".join(["the flight was great", *["crew"] * (row % 90)][: 1 + row % 91]) for row in range(100)]
+
+
+def test_every_way_of_feeding(bert: Path, reference: Reference) -> None:
+    tokens = encoded(bert, many_texts())
+    given_logits = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
+    found = feedings(bert, load_student(bert).task, tokens, given_logits)
+    assert [feeding.name for feeding in found] == NAMES
+    assert [feeding.length for feeding in found] == [None, 1, 2, 17, 64, MAX_LENGTH, None]
+
+    plain = found[0]
+    assert [group.tolist() for group in plain.groups] == [[row] for row in range(100)]
+    assert plain.wanted is given_logits
+
+    sampled = np.concatenate(found[1].groups).tolist()
+    assert len(sampled) == len(set(sampled)) == SAMPLE_ROWS == 64
+    assert sampled == sorted(sampled)
+    assert (sampled[0], sampled[-1]) == (0, 99)
+    for feeding in found[1:-1]:
+        assert [group.tolist() for group in feeding.groups] == [[row] for row in sampled]
+        width = feeding.length
+        assert width is not None
+        wanted = np.concatenate([reference(bert, **row_inputs(tokens, [row], width)) for row in sampled])
+        assert feeding.wanted.shape == (64, 2)
+        assert np.abs(feeding.wanted - wanted).max() <= 1e-5
+
+    threes = found[-1]
+    assert [len(group) for group in threes.groups] == [3] * 21 + [1]
+    assert np.concatenate(threes.groups).tolist() == sampled
+    wanted = np.concatenate(
+        [
+            reference(bert, **row_inputs(tokens, group.tolist(), int(tokens.lengths[group].max())))
+            for group in threes.groups
+        ]
+    )
+    assert np.abs(threes.wanted - wanted).max() <= 1e-5
+    assert any(len(set(tokens.lengths[group].tolist())) > 1 for group in threes.groups)  # padding happens
+
+
+def test_a_split_smaller_than_the_sample_is_used_whole(bert: Path) -> None:
+    tokens = encoded(bert, ["a", "the flight was great"])
+    found = feedings(bert, load_student(bert).task, tokens, np.zeros((2, 2), np.float32))
+    assert [feeding.name for feeding in found] == NAMES
+    for feeding in found[:-1]:
+        assert [group.tolist() for group in feeding.groups] == [[0], [1]]
+    assert [group.tolist() for group in found[-1].groups] == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("max_length", "wanted"), [(2, [1, 2]), (17, [1, 2, 17]), (64, [1, 2, 17, 64]), (65, [1, 2, 17, 64, 65])]
+)
+def test_lengths_stop_at_the_longest_input(bert: Path, max_length: int, wanted: list[int]) -> None:
+    tokens = encoded(bert, ["a"])
+    task = replace(load_student(bert).task, max_length=max_length)
+    found = feedings(bert, task, tokens, np.zeros((1, 2), np.float32))
+    assert [feeding.length for feeding in found[1:-1]] == wanted
