@@ -1,0 +1,186 @@
+"""What a run came to, in sentences and in four figures, with the uncertainty of the speed-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 1000
+TARGET_NAMES = {"onnx": "ONNX", "torch": "torch"}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two medians with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure at the top of the report: the value, what it is, and what it is made of."""
+
+    value: str
+    label: str
+    detail: str
+
+
+def reference_row(results: dict[str, Any]) -> dict[str, Any]:
+    """The row others are held against: the teacher's fp32 file, so that a mere change of runtime is not
+    counted as a gain; where there is none, the teacher as trained."""
+    rows = [row for row in [*results["artifacts"], *results["models"]] if row["role"] == "teacher"]
+    return next((row for row in rows if row["scheme"] == "fp32" and row["latency_ms"]), rows[-1])
+
+
+def best_row(results: dict[str, Any]) -> dict[str, Any]:
+    """The student's fastest file, or its smallest where none was timed; without files, the last model."""
+    rows = [row for row in results["artifacts"] if row["role"] == "student"]
+    timed = [row for row in rows if row["latency_ms"]]
+    if timed:
+        return min(timed, key=lambda row: (row["latency_ms"]["p50"], row["size_bytes"]))
+    return min(rows, key=lambda row: row["size_bytes"]) if rows else results["models"][-1]
+
+
+def p50_ratio(above: dict[str, Any], below: dict[str, Any], length: int) -> Ratio:
+    """Median latency of one row over another's at a length both were timed at.
+
+    The bootstrap draws processes first and calls within them second: calls of one process share its
+    memory layout and its moment, so drawing them alone would claim too narrow an interval.
+    """
+    generator = np.random.default_rng(0)  # a report made twice says the same
+    top, bottom = _by_process(above, length), _by_process(below, length)
+    ratios = _resampled_medians(top, generator) / _resampled_medians(bottom, generator)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return Ratio(float(np.median(top) / np.median(bottom)), float(low), float(high))
+
+
+def _by_process(row: dict[str, Any], length: int) -> npt.NDArray[np.float64]:
+    """Samples in milliseconds, [processes, calls]."""
+    samples = next(entry["samples_ms"] for entry in row["by_length"] if entry["length"] == length)
+    processes = len(row["load_samples_ms"] or [None])
+    return np.asarray(samples, dtype=np.float64).reshape(processes, -1)
+
+
+def _resampled_medians(
+    samples: npt.NDArray[np.float64], generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Medians in milliseconds of RESAMPLES draws from samples [processes, calls]."""
+    processes, calls = samples.shape
+    drawn = generator.integers(processes, size=(RESAMPLES, processes, 1))
+    within = generator.integers(calls, size=(RESAMPLES, processes, calls))
+    return np.asarray(np.median(samples[drawn, within], axis=(1, 2)), dtype=np.float64)
+
+
+def common_lengths(first: dict[str, Any], second: dict[str, Any]) -> list[int]:
+    """Lengths both rows were timed at, longest first."""
+    lengths = [{entry["length"] for entry in row["by_length"]} for row in (first, second)]
+    return sorted(lengths[0] & lengths[1], reverse=True)
+
+
+def headline(results: dict[str, Any]) -> list[str]:
+    """Plain sentences, the most important first. results must be valid (see validate_results)."""
+    reference, best = reference_row(results), best_row(results)
+    files = [row for row in results["artifacts"] if row["role"] == "student"]
+    files.sort(key=lambda row: row is not best)
+    return [*(_file_sentence(row, reference) for row in files), *_baseline_sentences(results)]
+
+
+def _file_sentence(row: dict[str, Any], reference: dict[str, Any]) -> str:
+    size = times(reference["size_bytes"] / row["size_bytes"], "smaller", "larger", "of the same size")
+    target = TARGET_NAMES.get(reference["target"], reference["target"])
+    lengths = common_lengths(row, reference)
+    speed = ""
+    if lengths:
+        ratio = p50_ratio(reference, row, lengths[0])
+        decimals = 2 if ratio.low < 10 else 1
+        others = "".join(
+            f"; {_faster(p50_ratio(reference, row, length))} at {length}" for length in lengths[1:]
+        )
+        speed = (
+            f" and {_faster(ratio)} (p50 at {lengths[0]} tokens, 95 % interval "
+            f"{ratio.low:.{decimals}f}–{ratio.high:.{decimals}f}{others})"
+        )
+    flips = ""
+    if row["source"] is not None:
+        share = f"{100 * row['flip_rate']:.2f} % of the test rows"
+        flips = f" and gives the same label as {row['source']} on every test row"
+        if row["flip_rate"]:
+            flips = f" and gives another label than {row['source']} on {share}"
+    return (
+        f"Against the {reference['scheme']} teacher in {target}, {row['name']} is {size}{speed}; it has "
+        f"{100 * row['retention']:.1f} % of the teacher's accuracy ({100 * row['accuracy']:.1f} %){flips}."
+    )
+
+
+def times(ratio: float, more: str, less: str, same: str) -> str:
+    """The ratio in words, such as "5.3x smaller", or `same` where one decimal shows no difference."""
+    if ratio >= 1.05:
+        return f"{ratio:.1f}× {more}"
+    return f"{1 / ratio:.1f}× {less}" if ratio <= 1 / 1.05 else same
+
+
+def _faster(ratio: Ratio) -> str:
+    if ratio.low <= 1 <= ratio.high:  # the interval cannot tell them apart, so the sentence may not
+        return "of the same speed"
+    return times(ratio.value, "faster", "slower", "of the same speed")
+
+
+def _baseline_sentences(results: dict[str, Any]) -> list[str]:
+    students = [row for row in results["models"] if row["role"] == "student"]
+    baselines = [row for row in results["models"] if row["role"] == "baseline"]
+    sentences = []
+    for student in students:
+        for baseline in baselines:
+            points = 100 * (student["accuracy"] - baseline["accuracy"])
+            where = "above" if points >= 0 else "below"
+            sentences.append(
+                f"{student['name']} is {abs(points):.1f} points of accuracy {where} {baseline['name']}, "
+                f"the same model without distillation ({100 * student['accuracy']:.1f} % against "
+                f"{100 * baseline['accuracy']:.1f} %; one run, {results['data']['test_rows']:,} test rows)."
+            )
+    return sentences
+
+
+def tiles(results: dict[str, Any]) -> list[Tile]:
+    """The four figures of the best row: size, speed, accuracy, memory; unmeasured ones are left out."""
+    reference, best = reference_row(results), best_row(results)
+    size_ratio = reference["size_bytes"] / best["size_bytes"]
+    found = [
+        Tile(
+            f"{max(size_ratio, 1 / size_ratio):.1f}×",
+            "smaller" if size_ratio >= 1 else "larger",
+            f"{best['size_bytes'] / 1e6:.1f} MB, teacher {reference['size_bytes'] / 1e6:.1f} MB",
+        )
+    ]
+    lengths = common_lengths(best, reference)
+    if lengths:
+        ratio = p50_ratio(reference, best, lengths[0])
+        p50_ms = [float(np.median(_by_process(row, lengths[0]))) for row in (best, reference)]
+        found.append(
+            Tile(
+                f"{max(ratio.value, 1 / ratio.value):.1f}×",
+                "faster" if ratio.value >= 1 else "slower",
+                f"{p50_ms[0]:.1f} ms, teacher {p50_ms[1]:.1f} ms (median, {lengths[0]} tokens)",
+            )
+        )
+    found.append(
+        Tile(
+            f"{100 * best['retention']:.1f} %",
+            "of the teacher's accuracy",
+            f"{100 * best['accuracy']:.1f} %, teacher {100 * reference['accuracy']:.1f} %",
+        )
+    )
+    if best["peak_rss_bytes"] is not None and reference["peak_rss_bytes"] is not None:
+        found.append(
+            Tile(
+                f"{best['peak_rss_bytes'] / 1e6:.0f} MB",
+                "peak memory",
+                f"whole process, teacher {reference['peak_rss_bytes'] / 1e6:.0f} MB",
+            )
+        )
+    return found

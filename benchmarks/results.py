@@ -1,0 +1,145 @@
+"""The results document: how a row is put together, and a check of the whole against its schema."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jsonschema
+import numpy as np
+
+from stillroom.benchmarks.measure import Measurement, percentiles
+from stillroom.errors import UsageError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """What is known of a model or file before it is timed; the schema describes each field."""
+
+    name: str
+    role: str
+    source: str | None
+    target: str
+    scheme: str
+    parameters: int
+    size_bytes: int
+    accuracy: float
+    macro_f1: float
+    flip_rate: float | None
+    max_abs_error: float | None
+
+
+def result_row(facts: RowFacts, teacher_accuracy: float, measurement: Measurement | None) -> dict[str, Any]:
+    """One row of a results document; without a measurement its timing fields are null.
+
+    Raises UsageError when the teacher's accuracy is 0 (retention is a share of it) or the measurement
+    belongs to another row.
+    """
+    if not teacher_accuracy > 0:
+        raise UsageError(f"the teacher's accuracy is {teacher_accuracy}: nothing can be retained of it")
+    row = {**asdict(facts), "retention": facts.accuracy / teacher_accuracy}
+    if measurement is None:
+        unmeasured = (
+            "cold_load_ms first_ms latency_ms length samples_ms peak_rss_bytes baseline_rss_bytes "
+            "load_samples_ms import_samples_ms first_samples_ms page_cache"
+        )
+        return {**row, **dict.fromkeys(unmeasured.split()), "by_length": []}
+    if measurement.name != facts.name:
+        raise UsageError(f"the measurement is of {measurement.name!r}, the row is {facts.name!r}")
+    by_length = [
+        {"length": length, "latency_ms": percentiles(samples), "samples_ms": list(samples)}
+        for length, samples in sorted(measurement.samples_ms.items())
+    ]
+    return {
+        **row,
+        "cold_load_ms": float(np.median(measurement.load_samples_ms)),
+        "first_ms": float(np.median(measurement.first_samples_ms)),
+        **by_length[-1],  # length, latency_ms and samples_ms at the longest
+        "by_length": by_length,
+        "peak_rss_bytes": max(measurement.peak_rss_bytes),
+        "baseline_rss_bytes": int(np.median(measurement.baseline_rss_bytes)),
+        "load_samples_ms": list(measurement.load_samples_ms),
+        "import_samples_ms": list(measurement.import_samples_ms),
+        "first_samples_ms": list(measurement.first_samples_ms),
+        "page_cache": measurement.page_cache,
+    }
+
+
+def all_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Models, then artifacts."""
+    return [*results["models"], *results["artifacts"]]
+
+
+@functools.cache
+def _validator() -> jsonschema.Draft202012Validator:
+    text = importlib.resources.files("stillroom.schemas").joinpath("results.schema.json").read_text("utf-8")
+    return jsonschema.Draft202012Validator(json.loads(text))
+
+
+def validate_results(results: Any) -> None:
+    """Check a results document against docs/schemas/results.schema.json and its own references.
+
+    Raises UsageError with the JSON path of what is wrong, or with both versions when the document is of
+    another schema version.
+    """
+    version = results.get("schema_version") if isinstance(results, dict) else None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        raise UsageError(
+            f"results have schema_version {version}, this stillroom reads {SCHEMA_VERSION}: "
+            "run the recipe again, or use the stillroom that wrote them"
+        )
+    try:
+        document = json.loads(json.dumps(results))  # what a reader of the file will see: tuples are arrays
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"results are not JSON: {error}") from None
+    mismatch = jsonschema.exceptions.best_match(_validator().iter_errors(document))
+    if mismatch is not None:
+        raise UsageError(f"results do not fit the schema at {mismatch.json_path}: {mismatch.message[:300]}")
+    for path in _not_finite(document, "$"):  # JSON Schema calls NaN a number, JSON does not
+        raise UsageError(f"results do not fit the schema at {path}: a finite number is needed")
+    _check_rows(document)
+
+
+def _not_finite(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _not_finite(inner, f"{path}[{index}]")
+
+
+def _check_rows(results: dict[str, Any]) -> None:
+    """What a schema cannot say: names are unique, sources exist, samples divide into the processes."""
+    seen: set[str] = set()
+    names = {row["name"] for row in all_rows(results)}
+    for section in ("models", "artifacts"):
+        for index, row in enumerate(results[section]):
+            path = f"$.{section}[{index}]"
+            if row["name"] in seen:
+                raise UsageError(f"results at {path}.name: {row['name']!r} is the name of an earlier row")
+            seen.add(row["name"])
+            if row["source"] is not None and row["source"] not in names - {row["name"]}:
+                raise UsageError(f"results at {path}.source: there is no other row {row['source']!r}")
+            processes = len(row["load_samples_ms"] or [None])
+            for entry in row["by_length"]:
+                if len(entry["samples_ms"]) % processes:
+                    raise UsageError(
+                        f"results at {path}: {len(entry['samples_ms'])} samples at length "
+                        f"{entry['length']} are not the same number from each of {processes} processes"
+                    )
+            if row["length"] not in (None, max(results["workload"]["lengths"])):
+                raise UsageError(f"results at {path}.length: not the longest of the workload's lengths")
+            longest = max(row["by_length"], key=lambda entry: entry["length"], default=None)
+            for field in ("length", "latency_ms", "samples_ms"):
+                if row[field] != (longest[field] if longest else None):
+                    raise UsageError(f"results at {path}.{field}: not that of the longest entry in by_length")

@@ -1,0 +1,183 @@
+"""The figures of a results document as text in cells, the same for Markdown and HTML."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stillroom.benchmarks.results import all_rows
+
+NOT_MEASURED = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Header cells, and rows of cells. The first text_columns are words, the others numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int
+
+
+def number(value: float | None, decimals: int, scale: float = 1.0) -> str:
+    """value * scale with so many decimals, thousands apart, or a dash when it was not measured."""
+    return NOT_MEASURED if value is None else f"{value * scale:,.{decimals}f}"
+
+
+def what_it_is(row: dict[str, Any]) -> str:
+    """Role, target and scheme, such as "student, onnx int8-dynamic"."""
+    return f"{row['role']}, {row['target']} {row['scheme']}"
+
+
+def main_table(results: dict[str, Any]) -> Table:
+    """One line per model and file; 1 MB is 1e6 bytes, latencies are at the longest length."""
+    length = max(results["workload"]["lengths"])
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "name": lambda row: str(row["name"]),
+        "what it is": what_it_is,
+        "parameters, M": lambda row: number(row["parameters"], 1, 1e-6),
+        "size, MB": lambda row: number(row["size_bytes"], 1, 1e-6),
+        "accuracy, %": lambda row: number(row["accuracy"], 2, 100),
+        "macro-F1, %": lambda row: number(row["macro_f1"], 2, 100),
+        "retention, %": lambda row: number(row["retention"], 1, 100),
+        "flips, %": lambda row: number(row["flip_rate"] if row["source"] else None, 2, 100),
+        f"p50 at {length}, ms": lambda row: number((row["latency_ms"] or {}).get("p50"), 2),
+        f"p99 at {length}, ms": lambda row: number((row["latency_ms"] or {}).get("p99"), 2),
+        "cold load, ms": lambda row: number(row["cold_load_ms"], 0),
+        "peak RSS, MB": lambda row: number(row["peak_rss_bytes"], 0, 1e-6),
+    }
+    return _table(columns, all_rows(results), 2)
+
+
+def length_table(results: dict[str, Any]) -> Table:
+    """p50, p90 and p99 in milliseconds for every measured row at every length."""
+    entries = [
+        {"name": row["name"], "length": entry["length"], **entry["latency_ms"]}
+        for row in all_rows(results)
+        for entry in row["by_length"]
+    ]
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "name": lambda entry: str(entry["name"]),
+        "tokens": lambda entry: str(entry["length"]),
+        "p50, ms": lambda entry: number(entry["p50"], 2),
+        "p90, ms": lambda entry: number(entry["p90"], 2),
+        "p99, ms": lambda entry: number(entry["p99"], 2),
+    }
+    return _table(columns, entries, 1)
+
+
+def parity_table(results: dict[str, Any]) -> Table:
+    """How far each file's answers are from those of what it was made from, beside what is allowed."""
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "file": lambda row: str(row["name"]),
+        "made from": lambda row: str(row["source"]),
+        "largest logit difference": lambda row: (
+            NOT_MEASURED if row["max_abs_error"] is None else f"{row['max_abs_error']:.2g}"
+        ),
+        "allowed": lambda row: _allowed(results["tolerances"], row["name"]),
+        "flips, %": lambda row: number(row["flip_rate"], 2, 100),
+    }
+    return _table(columns, [row for row in results["artifacts"] if row["source"] is not None], 2)
+
+
+def _allowed(tolerances: dict[str, Any], name: str) -> str:
+    """The bound on a file's logits, where one is kept."""
+    bound = tolerances.get(name, {}).get("max_abs_error")
+    return NOT_MEASURED if bound is None else f"{bound:g}"
+
+
+def _table(
+    columns: dict[str, Callable[[dict[str, Any]], str]], rows: Sequence[dict[str, Any]], text_columns: int
+) -> Table:
+    cells = tuple(tuple(cell(row) for cell in columns.values()) for row in rows)
+    return Table(tuple(columns), cells, text_columns)
+
+
+def data_facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows per split and per label, what was dropped, and what always giving one answer would score."""
+    data = results["data"]
+    facts = [(split, f"{data[f'{split}_rows']:,} rows") for split in ("train", "validation", "test")]
+    dropped = [
+        f"{data[key]:,} {what}"
+        for key, what in (("dropped_duplicates", "duplicates"), ("dropped_low_confidence", "unsure rows"))
+        if data.get(key)
+    ]
+    if dropped:
+        facts.append(("dropped", " and ".join(dropped)))
+    majority = f"{100 * data['majority_accuracy']:.1f} % of the test rows right"
+    facts.append((f"always saying {data['majority_label']!r}", majority))
+    return facts
+
+
+def machine_facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What decides the latencies, as name and text; what the system did not tell is left out."""
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    facts = [
+        ("CPU", f"{machine['cpu']} ({machine['architecture']}, {machine['cores']} cores)"),
+        ("instructions", ", ".join(machine["cpu_flags"])),
+        ("memory", f"{number(machine['memory_bytes'], 1, 1e-9)} GB"),
+        ("threads", str(machine["threads"])),
+        ("governor", machine["governor"]),
+        ("system", f"{machine['os']}, Python {machine['python']}"),
+        ("versions", versions),
+        ("load average", f"{number(machine['load_average_1m'], 2)} over one minute"),
+        ("measured", machine["date"]),
+    ]
+    return [(name, text) for name, text in facts if text and not text.startswith(NOT_MEASURED)]
+
+
+def workload_line(results: dict[str, Any]) -> str:
+    """One sentence that says what was timed."""
+    work = results["workload"]
+    caches = {row["page_cache"] for row in all_rows(results)} - {None}
+    cache = (
+        " The system was asked to drop each file from its cache before each process started."
+        if caches == {"dropped"}
+        else ""
+    )
+    lengths = ", ".join(str(length) for length in work["lengths"])
+    return (
+        f"Real text at {lengths} tokens, batch {work['batch_size']}, {work['threads']} threads: "
+        f"{work['rounds']} fresh processes per row, taken in turn, with {work['samples']} timed calls at "
+        f"each length after {work['warmup']} untimed ones.{cache}"
+    )
+
+
+def escape_markdown(text: str) -> str:
+    """Text as one line that Markdown shows as it is: names and notes are not to be trusted."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\`*[]|":
+        line = line.replace(mark, f"\\{mark}")
+    return line
+
+
+def markdown(table: Table) -> str:
+    """A table as Markdown, numbers to the right."""
+    rules = ["---"] * table.text_columns + ["---:"] * (len(table.header) - table.text_columns)
+    lines = [
+        table.header,
+        tuple(rules),
+        *(tuple(escape_markdown(cell) for cell in row) for row in table.rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown_table(results: dict[str, Any]) -> str:
+    """The main table of a valid results document as Markdown."""
+    return markdown(main_table(results))
+
+
+def remake_command(results: dict[str, Any]) -> str:
+    """The shell line that makes these results again: as it was given, or by the recipe's name."""
+    if "command" in results:
+        return str(results["command"])
+    name = results["recipe"]["name"]
+    return f"stillroom run {shlex.quote(name)} --out {shlex.quote(f'runs/{name}')}"
+
+
+def version_line(results: dict[str, Any]) -> str:
+    """Who wrote the results, and when."""
+    return f"Written by stillroom {results['stillroom_version']} at {results['created']}."

@@ -1,0 +1,144 @@
+"""A results document like that of a real run, with invented numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stillroom.benchmarks.machine import describe_machine
+from stillroom.benchmarks.measure import Measurement
+from stillroom.benchmarks.results import RowFacts, result_row
+from stillroom.benchmarks.workload import Workload
+
+WORKLOAD = Workload(
+    token_ids=tuple(range(1, 129)), lengths=(16, 64, 128), rounds=5, samples=12, warmup=3, threads=2
+)
+TEACHER_ACCURACY = 0.9306
+
+
+def invented_measurement(name: str, p50_ms: float, load_ms: float, resident_bytes: int) -> Measurement:
+    """Samples about p50_ms at the longest length, with a tail and a difference between processes."""
+    generator = np.random.default_rng(len(name))
+    shape = (WORKLOAD.rounds, WORKLOAD.samples)
+
+    def samples(length: int) -> tuple[float, ...]:
+        per_process = generator.normal(1, 0.02, (WORKLOAD.rounds, 1))
+        tail = generator.exponential(0.03, shape)
+        return tuple(float(ms) for ms in (p50_ms * (length / 128) ** 1.1 * (per_process + tail)).ravel())
+
+    def per_process(value: float) -> tuple[float, ...]:
+        return tuple(float(sample) for sample in value * generator.normal(1, 0.05, WORKLOAD.rounds))
+
+    return Measurement(
+        name=name,
+        import_samples_ms=per_process(90),
+        load_samples_ms=per_process(load_ms),
+        first_samples_ms=per_process(p50_ms * 1.7),
+        samples_ms={length: samples(length) for length in WORKLOAD.lengths},
+        peak_rss_bytes=(resident_bytes,) * WORKLOAD.rounds,
+        baseline_rss_bytes=(60_000_000,) * WORKLOAD.rounds,
+        page_cache="dropped",
+    )
+
+
+def row(
+    facts: tuple[str, str, str | None, str, str],
+    size_mb: float,
+    accuracy: float,
+    flips: float | None,
+    error: float | None,
+    timing: tuple[float, float, int],
+) -> dict[str, Any]:
+    """facts: name, role, source, target, scheme. timing: p50 ms, load ms, peak resident MB."""
+    name, role, source, target, scheme = facts
+    return result_row(
+        RowFacts(
+            name=name,
+            role=role,
+            source=source,
+            target=target,
+            scheme=scheme,
+            parameters=22_700_000 if role == "teacher" else 17_300_000,
+            size_bytes=int(size_mb * 1e6),
+            accuracy=accuracy,
+            macro_f1=accuracy - 0.0031,
+            flip_rate=flips,
+            max_abs_error=error,
+        ),
+        TEACHER_ACCURACY,
+        invented_measurement(name, timing[0], timing[1], timing[2] * 1_000_000),
+    )
+
+
+@pytest.fixture
+def sample_results() -> dict[str, Any]:
+    models = [
+        row(
+            ("teacher", "teacher", None, "torch", "fp32"),
+            90.9,
+            TEACHER_ACCURACY,
+            None,
+            None,
+            (21.4, 310, 512),
+        ),
+        row(
+            ("student-plain", "baseline", "teacher", "torch", "fp32"),
+            69.4,
+            0.9012,
+            0.071,
+            6.2,
+            (11.2, 240, 470),
+        ),
+        row(("student", "student", "teacher", "torch", "fp32"), 69.4, 0.9209, 0.031, 2.4, (11.0, 240, 468)),
+    ]
+    artifacts = [
+        row(
+            ("teacher-onnx-fp32", "teacher", "teacher", "onnx", "fp32"),
+            91.1,
+            TEACHER_ACCURACY,
+            0,
+            3e-6,
+            (17.6, 130, 240),
+        ),
+        row(("onnx-fp32", "student", "student", "onnx", "fp32"), 69.5, 0.9209, 0, 2.1e-6, (8.8, 98, 190)),
+        row(
+            ("onnx-int8-dynamic", "student", "student", "onnx", "int8-dynamic"),
+            17.5,
+            0.9203,
+            0.0044,
+            0.31,
+            (3.1, 41, 104),
+        ),
+    ]
+    return {
+        "schema_version": 1,
+        "stillroom_version": "0.1.0",
+        "recipe": {"name": "demo", "seed": 1},
+        "created": "2026-01-02T03:04:05+00:00",
+        "task": {"labels": ["negative", "positive"], "max_length": 128, "kind": "text-classification"},
+        "data": {
+            "rows_read": 11000,
+            "dropped_low_confidence": 0,
+            "dropped_duplicates": 179,
+            "conflicting_duplicates": 3,
+            "train_rows": 8000,
+            "validation_rows": 1000,
+            "test_rows": 1821,
+            "train_rows_before_cap": 8000,
+            "labels": {"negative": {"train": 3900, "test": 889}, "positive": {"train": 4100, "test": 932}},
+            "majority_label": "positive",
+            "majority_accuracy": 0.512,
+        },
+        "models": models,
+        "artifacts": artifacts,
+        "workload": WORKLOAD.to_dict(),
+        "tolerances": {
+            "teacher-onnx-fp32": {"max_abs_error": 1e-4, "decided_flip_rate": 0.0},
+            "onnx-fp32": {"max_abs_error": 1e-4, "decided_flip_rate": 0.0},
+            "onnx-int8-dynamic": {"max_abs_error": 2.0, "decided_flip_rate": 0.01},
+        },
+        "machine": describe_machine(threads=2),
+        "notes": ["Numbers invented for a test."],
+    }
