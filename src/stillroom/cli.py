@@ -1,0 +1,375 @@
+"""The command line: one verb, one small function. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import stillroom
+from stillroom.errors import StillroomError, UsageError
+from stillroom.progress import say
+
+if TYPE_CHECKING:
+    from stillroom.recipe import Recipe
+
+# What a verb returns: the table for people, and the JSON document for machines.
+Answer = tuple[str, dict[str, Any]]
+Work = Callable[[argparse.Namespace], Answer]
+
+# option -> the recipe key it sets
+RECIPE_OPTIONS = {
+    "data": "data.source",
+    "validation": "data.validation",
+    "test": "data.test",
+    "text_column": "data.text_column",
+    "label_column": "data.label_column",
+    "pair_column": "data.pair_column",
+    "confidence_column": "data.confidence_column",
+    "encoding": "data.encoding",
+    "max_train_rows": "data.max_train_rows",
+    "teacher": "teacher.source",
+    "seed": "seed",
+}
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """The recipe named, with what the command line changes."""
+    from stillroom.recipe import DataRecipe, StudentRecipe, TeacherRecipe, load_recipe, override
+
+    recipe = load_recipe(options.recipe)
+    changes: dict[str, Any] = {
+        key: value for name, key in RECIPE_OPTIONS.items() if (value := getattr(options, name)) is not None
+    }
+    if "data.source" in changes and recipe.data.source.startswith("package:"):
+        # The columns and filters of an embedded recipe describe its own file, not the user's.
+        changes = {**{f"data.{key}": value for key, value in asdict(DataRecipe()).items()}, **changes}
+        if options.out is not None:
+            changes["name"] = options.out.resolve().name
+    if "teacher.source" in changes and recipe.teacher.source.startswith("package:"):
+        # Its learning rates suit its own small teacher; a larger one would diverge.
+        changes["teacher.learning_rate"] = TeacherRecipe.learning_rate
+        changes["student.learning_rate"] = StudentRecipe.learning_rate
+    for assignment in options.set or ():
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: expected KEY=VALUE, for example --set student.epochs=2")
+        try:
+            changes[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[key.strip()] = value
+    return override(recipe, changes)
+
+
+def run_folder(options: argparse.Namespace) -> Path:
+    """--out, or runs/RECIPE while the recipe's own data is used. Raises UsageError otherwise."""
+    if options.out is not None:
+        return Path(options.out)
+    if options.data is not None:
+        raise UsageError("--data needs --out: say where your run goes, for example --out runs/mine")
+    return Path("runs") / Path(options.recipe).stem
+
+
+def run_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.files import read_json
+    from stillroom.pipeline import run_pipeline
+    from stillroom.steps import open_run
+
+    recipe, out = recipe_of(options), run_folder(options)
+    with open_run(out, fresh=options.fresh) as run:
+        run_pipeline(
+            run,
+            recipe,
+            baselines=not options.no_baselines,
+            allow_download=options.allow_download,
+            command=options.command,
+        )
+    report, bundle = out / "report" / "report.html", out / "bundle"
+    from stillroom.benchmarks.report import headline, markdown_table
+
+    results = read_json(out / "report" / "results.json")
+    table = "\n".join(
+        [markdown_table(results), "", *headline(results), "", f"report: {report}   bundle: {bundle}"]
+    )
+    return table, {"results": results, "report": str(report), "bundle": str(bundle)}
+
+
+def distill_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.pipeline import distill_pipeline
+    from stillroom.steps import open_run
+
+    recipe, out = recipe_of(options), run_folder(options)
+    with open_run(out, fresh=options.fresh) as run:
+        distill_pipeline(run, recipe, allow_download=options.allow_download)
+        facts = {name: run.facts(name) for name in ("teacher", "student")}
+    lines = [
+        f"{name:<8} {row['parameters'] / 1e6:6.1f} M parameters   accuracy {row['test']['accuracy']:.2%}   "
+        f"macro-F1 {row['test']['macro_f1']:.3f}"
+        for name, row in facts.items()
+    ]
+    student = out / "student"
+    return "\n".join([*lines, f"student: {student}"]), {**facts, "student_folder": str(student)}
+
+
+def export_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.export.targets import export, split_name
+
+    target, scheme = split_name(options.format)
+    artifact = export(options.model, target, scheme, options.out)
+    facts = {**asdict(artifact), "folder": str(artifact.folder)}
+    line = f"{artifact.path}   {artifact.size_bytes / 1e6:.1f} MB   inputs {', '.join(artifact.task.inputs)}"
+    return (
+        f"{line}\nnot compared with its source yet: stillroom run, or stillroom verify RUN, does that",
+        facts,
+    )
+
+
+def verify_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.steps import STATE
+
+    if (options.path / STATE).is_dir():
+        from stillroom.step_export import verify_run
+
+        return verify_run(options.path)
+    from stillroom.export.bundle import load_bundle, replay_goldens
+
+    bundle = load_bundle(options.path)
+    error = replay_goldens(bundle)
+    golden = bundle.manifest["golden"]
+    line = (
+        f"{options.path}: checksums hold; {golden['count']} golden vectors replayed, same token ids, "
+        f"max abs error {error:.2g} (allowed {golden['max_abs_error']:g})"
+    )
+    return line, {"goldens": golden["count"], "max_abs_error": error, "allowed": golden["max_abs_error"]}
+
+
+def bench_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.step_report import bench_folders
+
+    return bench_folders(options.folders, options.length, options.rounds, options.samples, options.threads)
+
+
+def report_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.step_report import report_runs
+
+    return report_runs(options.runs)
+
+
+def bundle_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.export.bundle import load_bundle, replay_goldens, write_bundle
+
+    chosen = options.run / "artifacts" / options.artifact
+    if not chosen.is_dir():
+        there = sorted(path.name for path in (options.run / "artifacts").glob("*")) or ["none"]
+        raise UsageError(f"{options.run} has no artifact {options.artifact}: there are {', '.join(there)}")
+    manifest = write_bundle(options.run.resolve().name, chosen, options.run / "student", options.out)
+    error = replay_goldens(load_bundle(options.out))
+    size_bytes = sum(entry["size_bytes"] for entry in manifest["files"])
+    line = (
+        f"{options.out}   {size_bytes / 1e6:.1f} MB   {manifest['golden']['count']} golden vectors replayed"
+    )
+    return line, {"folder": str(options.out), "golden_max_abs_error": error, "manifest": manifest}
+
+
+def predict_verb(options: argparse.Namespace) -> Answer:
+    bundle = stillroom.load_bundle(options.bundle)
+    found = bundle(options.text, options.pair)
+    ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    lines = [f"{found.label}   ({found.latency_ms:.1f} ms, {found.tokens} tokens)"]
+    lines += [f"  {label:<20} {value:7.2%}  {'#' * round(40 * value)}" for label, value in ranked]
+    return "\n".join(lines), asdict(found)
+
+
+def doctor_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.doctor import examine
+
+    return examine()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="stillroom",
+        description="Distill a BERT text classifier, export it, prove the export equal, and measure it.",
+        epilog="example: stillroom run demo --out runs/demo",
+    )
+    top.add_argument("--version", action="version", version=f"stillroom {stillroom.__version__}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (work, summary, example, add_options) in VERBS.items():
+        verb = verbs.add_parser(name, help=summary, description=summary, epilog=f"example: {example}")
+        verb.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+        verb.set_defaults(work=work)
+        add_options(verb)
+    return top
+
+
+def _run_options(verb: argparse.ArgumentParser) -> None:
+    _distill_options(verb)
+    verb.add_argument("--no-baselines", action="store_true", help="leave out the student without a teacher")
+
+
+def _distill_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("recipe", nargs="?", default="demo", help="demo, full, or a .toml file (default: %(default)s)")
+    option(
+        "--out", type=Path, help="run folder (default: runs/RECIPE); a second call goes on where one stopped"
+    )
+    option("--data", help="CSV, TSV, JSONL or Parquet file, in place of an embedded recipe's own")
+    option("--validation", help="own validation file, otherwise split off the data")
+    option("--test", help="own test file, otherwise split off the data")
+    option("--text-column", help="column of the text (default: text)")
+    option("--label-column", help="column of the label, words or integers (default: label)")
+    option("--pair-column", help="column of the second text, for sentence pairs")
+    option("--confidence-column", help="column of a 0..1 confidence, see --set data.min_confidence")
+    option("--encoding", help="of the data files (default: utf-8)")
+    option("--max-train-rows", type=int, help="use at most so many training rows")
+    option("--teacher", help="model folder: a pretrained encoder, or one trained on these labels")
+    option("--allow-download", action="store_true", help="let --teacher be a hub id and fetch it")
+    option("--seed", type=int, help="of the training (the split has its own, data.split_seed)")
+    option("--set", action="append", metavar="KEY=VALUE", help="any recipe key, as student.epochs=2")
+    option("--fresh", action="store_true", help="forget what an earlier call left in --out")
+
+
+def _export_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("model", type=Path, help="a Hugging Face model folder with a classification head")
+    option("--format", default="onnx-int8-dynamic", help="see stillroom doctor (default: %(default)s)")
+    option("--out", type=Path, required=True, help="folder to write; an artifact there is replaced")
+
+
+def _verify_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("path", type=Path, help="a run folder or a bundle")
+
+
+def _bench_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("folders", type=Path, nargs="+", help="artifact folders or model folders")
+    option("--length", type=int, action="append", help="tokens per input, repeatable (default: 64, 128)")
+    option("--rounds", type=int, default=3, help="fresh processes per model (default: %(default)s)")
+    option(
+        "--samples", type=int, default=30, help="timed calls per length and process (default: %(default)s)"
+    )
+    option("--threads", type=int, default=2, help="of the runtime (default: %(default)s)")
+
+
+def _report_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("runs", type=Path, nargs="+", help="run folders")
+
+
+def _bundle_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("run", type=Path, help="a run folder")
+    option("--artifact", default="onnx-int8-dynamic", help="which of its artifacts (default: %(default)s)")
+    option("--out", type=Path, required=True, help="folder to write; a bundle there is replaced")
+
+
+def _predict_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("bundle", type=Path, help="a bundle folder")
+    option("text", help="the text")
+    option("--pair", help="the second text, for models of sentence pairs")
+
+
+def _no_options(verb: argparse.ArgumentParser) -> None:
+    pass
+
+
+# verb -> (its function, summary, example, its options)
+VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]]] = {
+    "run": (
+        run_verb,
+        "Do the whole way: data, teacher, student, export, verify, measure, report, bundle.",
+        "stillroom run demo --data reviews.csv --text-column review --label-column stars "
+        "--teacher ./my-bert --out runs/mine",
+        _run_options,
+    ),
+    "distill": (
+        distill_verb,
+        "Do the first part of run: data, teacher, student.",
+        "stillroom distill demo --data reviews.csv --teacher ./my-bert --out runs/mine",
+        _distill_options,
+    ),
+    "export": (
+        export_verb,
+        "Convert one model folder to one file.",
+        "stillroom export runs/demo/student --format onnx-int8-dynamic --out my-model",
+        _export_options,
+    ),
+    "verify": (
+        verify_verb,
+        "Prove a run's files equal to their source, or replay a bundle's golden vectors.",
+        "stillroom verify runs/demo/bundle",
+        _verify_options,
+    ),
+    "bench": (
+        bench_verb,
+        "Time models and exported files side by side, each in fresh processes.",
+        "stillroom bench runs/demo/artifacts/* --length 64 --length 128",
+        _bench_options,
+    ),
+    "report": (
+        report_verb,
+        "Show a finished run's results, or several runs side by side.",
+        "stillroom report runs/seed-0 runs/seed-1 runs/seed-2",
+        _report_options,
+    ),
+    "bundle": (
+        bundle_verb,
+        "Make the folder an app takes: model, tokenizer, labels, golden vectors.",
+        "stillroom bundle runs/demo --artifact onnx-int8-dynamic --out my-bundle",
+        _bundle_options,
+    ),
+    "predict": (
+        predict_verb,
+        "Classify one text with a bundle.",
+        'stillroom predict runs/demo/bundle "What a lovely flight!"',
+        _predict_options,
+    ),
+    "doctor": (
+        doctor_verb,
+        "Say which targets and schemes work on this machine, and why others do not.",
+        "stillroom doctor",
+        _no_options,
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb. Exit codes: 0 ok, 1 a check failed, 2 bad usage or input, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    options.command = shlex.join(["stillroom", *arguments])
+    if not getattr(options, "allow_download", False):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers loads: nothing reaches for a network
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        table, document = options.work(options)
+    except StillroomError as error:
+        say(f"stillroom: {' '.join(str(error).split())}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("stillroom: interrupted; the same command goes on from here")
+        return 130
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            place = error.filename or "writing"
+            say(f"stillroom: no disk space left ({place}): free some and run the same command again")
+        else:
+            say(f"stillroom: {error.strerror or error}: {error.filename or ''}")
+        return 2
+    except MemoryError:
+        say("stillroom: out of memory: use a smaller batch_size, or a smaller teacher")
+        return 2
+    print(json.dumps(document, ensure_ascii=False, indent=2) if options.json else table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""Steps "teacher", "student" and "baseline": three model folders, each scored on the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillroom.errors import UsageError, first_line
+from stillroom.extras import resolve_source
+from stillroom.files import staged_folder
+from stillroom.numerics import accuracy, macro_f1
+from stillroom.progress import say
+from stillroom.recipe import Recipe, recipe_to_dict
+from stillroom.splits import load_splits
+from stillroom.step_data import encode
+from stillroom.steps import Run, do_step, fingerprint, recorded
+
+if TYPE_CHECKING:
+    from stillroom.distill.train import TrainSettings
+    from stillroom.student import Student
+    from stillroom.task import TaskSpec
+    from stillroom.tokens import Tokens
+
+
+def find_model(source: str, *, allow_download: bool) -> Path:
+    """The model folder a recipe names; a hub id is fetched only when allowed. Raises UsageError."""
+    if not source:
+        raise UsageError("no teacher: give --teacher FOLDER, or teacher.source in the recipe")
+    path = resolve_source(source)
+    if path.exists():
+        return path
+    if source.startswith("package:") or source.startswith((".", "/", "~")) or not allow_download:
+        raise UsageError(f"no teacher folder {source}: give a folder, or a hub id with --allow-download")
+    from huggingface_hub import snapshot_download
+
+    say(f"teacher: fetching {source} from the hub")
+    try:
+        patterns = ["*.json", "*.safetensors", "vocab.txt", "*.model", "merges.txt"]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises many kinds, none of them ours to sort
+        raise UsageError(f"{source} could not be fetched: {first_line(error)}") from None
+
+
+def teacher_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
+    """teacher/: the given model as it is, or fine-tuned."""
+
+    def work() -> dict[str, Any]:
+        from stillroom.distill.teacher import open_source, train_teacher
+        from stillroom.tokens import encode_rows, pad_id_of, tokenizer_from_json
+
+        splits = load_splits(run.folder / "data")
+        opened = open_source(source, splits.labels, recipe.max_length, pair=bool(recipe.data.pair_column))
+        for note in opened.notes:
+            say(f"  {note}")
+        tokenizer = tokenizer_from_json(opened.tokenizer_json, opened.task.max_length)
+        tokens = encode_rows(tokenizer, splits.train, opened.task, pad_id_of(source, tokenizer))
+        if opened.trained:
+            say("  its head already answers these labels: used as it is")
+        settings = _settings(recipe, recipe.teacher)
+        model, training = train_teacher(
+            opened, tokens, settings, run.work / "teacher" / "checkpoints", source_sha256
+        )
+        lineage = {
+            "source_sha256": source_sha256,
+            "data": _data_lineage(run),
+            "training": training,
+            "notes": list(opened.notes),
+        }
+        return _save_and_score(run, "teacher", model, opened.tokenizer_json, opened.task, lineage)
+
+    source_sha256 = fingerprint(source)
+    made_from = {
+        "recipe": {**recipe_to_dict(recipe)["teacher"], "source": "", "max_length": recipe.max_length,
+                   "seed": recipe.seed},
+        "pair": bool(recipe.data.pair_column),
+        "model_sha256": source_sha256,
+        **recorded(run, "data"),
+    }  # fmt: skip
+    facts = _told(do_step(run, "teacher", made_from, ("teacher",), work))
+    if not facts["test"]["accuracy"]:
+        raise UsageError(
+            f"the teacher is right on none of the {run.facts('data')['counts']['test_rows']} test rows: "
+            "check the labels, bring more rows, or raise teacher.epochs"
+        )
+    return facts
+
+
+def student_step(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """student/: some of the teacher's layers, distilled."""
+
+    def train(teacher: Student, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
+        from stillroom.distill.distill import LossWeights, distill_from_model
+        from stillroom.student import load_model
+
+        chosen = recipe.student
+        model, training = distill_from_model(
+            load_model(teacher.folder),
+            tokens,
+            teacher.task,
+            chosen.layers,
+            LossWeights(chosen.temperature, chosen.soft_weight, chosen.hard_weight, chosen.cosine_weight),
+            _settings(recipe, chosen),
+            run.work / "student",
+            teacher.weights_sha256,
+        )
+        return model, {
+            "teacher_sha256": teacher.weights_sha256,
+            "teacher": teacher.lineage,
+            "training": training,
+        }
+
+    return _from_teacher(run, recipe, "student", train)
+
+
+def baseline_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
+    """baseline/: the same layers of the given model, fine-tuned without a teacher."""
+
+    def train(teacher: Student, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
+        from stillroom.distill.distill import plain_student
+        from stillroom.distill.teacher import open_source, start_model
+
+        opened = open_source(source, teacher.task.labels, teacher.task.max_length, pair=teacher.task.pair)
+        model, training = plain_student(
+            start_model(opened, recipe.seed),
+            tokens,
+            teacher.task,
+            recipe.student.layers,
+            _settings(recipe, recipe.student),
+            run.work / "baseline",
+            source_sha256,
+        )
+        start = "trained head" if opened.trained else "pretrained encoder"
+        return model, {"start_sha256": source_sha256, "training": {**training, "start": start}}
+
+    source_sha256 = fingerprint(source)
+    return _from_teacher(run, recipe, "baseline", train, start_sha256=source_sha256)
+
+
+def _from_teacher(
+    run: Run,
+    recipe: Recipe,
+    name: str,
+    train: Callable[[Student, Tokens], tuple[Any, dict[str, Any]]],
+    **made_from: str,
+) -> dict[str, Any]:
+    """A student step: train a model beside the run's teacher and write it to the folder called name.
+
+    train: the run's teacher and training rows -> the model and its lineage.
+    """
+
+    def work() -> dict[str, Any]:
+        from stillroom.student import load_student
+
+        teacher = load_student(run.folder / "teacher")
+        tokens, _ = encode(run, teacher.folder, teacher.task, "train")
+        model, lineage = train(teacher, tokens)
+        tokenizer = (teacher.folder / "tokenizer.json").read_text(encoding="utf-8")
+        return _save_and_score(run, name, model, tokenizer, teacher.task, lineage)
+
+    everything = {
+        "recipe": {**recipe_to_dict(recipe)["student"], "seed": recipe.seed},
+        **recorded(run, "data", "teacher"),
+        **made_from,
+    }
+    return _told(do_step(run, name, everything, (name,), work))
+
+
+def _settings(recipe: Recipe, section: Any) -> TrainSettings:
+    from stillroom.distill.train import TrainSettings
+
+    return TrainSettings(
+        section.epochs,
+        section.learning_rate,
+        section.batch_size,
+        recipe.seed,
+        section.freeze_word_embeddings,
+        recipe.checkpoint_every_s,
+    )
+
+
+def _data_lineage(run: Run) -> dict[str, Any]:
+    return {"sha256": recorded(run, "data")["data"], "counts": run.facts("data")["counts"]}
+
+
+def _save_and_score(
+    run: Run, name: str, model: Any, tokenizer_json: str, task: TaskSpec, lineage: dict[str, Any]
+) -> dict[str, Any]:
+    """Score a model on validation and test, and write its folder and test logits, all or nothing."""
+    from stillroom.distill.evaluate import predict_logits
+    from stillroom.student import parameter_count, save_student
+
+    with staged_folder(run.folder / name) as partial:
+        save_student(partial, model, tokenizer_json, task, lineage)
+        scores = {}
+        for split in ("validation", "test"):
+            tokens, _ = encode(run, partial, task, split)
+            logits = predict_logits(model, tokens, task.inputs, f"{name} on {split}")
+            scores[split] = {
+                "accuracy": accuracy(logits, tokens.labels),
+                "macro_f1": macro_f1(logits, tokens.labels),
+            }
+        np.save(partial / "test_logits.npy", logits)
+    size_bytes = (run.folder / name / "model.safetensors").stat().st_size
+    return {
+        "parameters": parameter_count(model),
+        "size_bytes": size_bytes,
+        **scores,
+        "training": lineage["training"],
+    }
+
+
+def _told(facts: dict[str, Any]) -> dict[str, Any]:
+    say(f"  {facts['parameters'] / 1e6:.1f} M parameters, test accuracy {facts['test']['accuracy']:.2%}")
+    return facts
