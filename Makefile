@@ -1,0 +1,38 @@
+# Two commands matter: `make demo` and `make test`. Both work in a fresh clone, in either order.
+PYTHON ?= python3
+PY := .venv/bin/python
+INSTALLED := .venv/installed
+
+.PHONY: demo test lint types unit seeds clean
+
+demo: $(INSTALLED)  ## the main job on the embedded default; prints where the report and the bundle are
+	$(PY) -m stillroom run demo --out runs/demo
+
+test: $(INSTALLED) lint types unit  ## every check, offline after the install
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# The rooms lie at the top level but import as parts of stillroom; mypy sees them through these links.
+types: $(INSTALLED)
+	rm -rf build/typing && mkdir -p build/typing/stillroom
+	cd build/typing/stillroom && ln -s ../../../src/stillroom/* ../../../distill ../../../export ../../../benchmarks . \
+		&& ln -s ../../../docs/schemas schemas
+	$(PY) -m mypy build/typing/stillroom
+
+unit: $(INSTALLED)
+	$(PY) -m pytest
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stillroom needs Python 3.11 or newer, this is %s: make PYTHON=python3.11" % sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --constraint constraints.txt --editable ".[dev]"
+	touch $(INSTALLED)
+
+seeds: $(INSTALLED)  ## the demo with three seeds, into docs/log.md (about half an hour)
+	for seed in 0 1 2; do $(PY) -m stillroom run demo --seed $$seed --out runs/seed-$$seed || exit 1; done
+	$(PY) docs/update_demo.py runs/demo runs/seed-0 runs/seed-1 runs/seed-2
+
+clean:
+	rm -rf .venv build runs *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
