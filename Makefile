@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Both work in a fresh clone, in either order.
-PYTHON ?= python3
+PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 PY := .venv/bin/python
 INSTALLED := .venv/installed
 

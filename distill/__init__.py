@@ -5,17 +5,19 @@ The names below load torch when they are first used, not when this package is im
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["LossWeights", "distill_from_model"]
+# name -> the file it is in
+PUBLIC = {"LossWeights": "distill", "TrainSettings": "train", "distill_from_model": "distill"}
+__all__ = ["LossWeights", "TrainSettings", "distill_from_model"]
 
 if TYPE_CHECKING:
     from stillroom.distill.distill import LossWeights, distill_from_model
+    from stillroom.distill.train import TrainSettings
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from stillroom.distill import distill
-
-        return getattr(distill, name)
+    if name in PUBLIC:
+        return getattr(importlib.import_module(f"stillroom.distill.{PUBLIC[name]}"), name)
     raise AttributeError(f"module 'stillroom.distill' has no attribute {name!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +33,18 @@ def distill_from_model(
     teacher: Any,
     tokens: Tokens,
     task: TaskSpec,
-    layers: str | int | tuple[int, ...],
-    weights: LossWeights,
     settings: TrainSettings,
-    work: Path,
-    teacher_sha256: str,
+    work: str | Path,
+    layers: str | int | tuple[int, ...] = "half",
+    weights: LossWeights = LossWeights(),
 ) -> tuple[Any, dict[str, Any]]:
     """Train a student of a teacher that is already in memory; return it and the facts for its lineage.
 
+    teacher: a Hugging Face ...ForSequenceClassification model whose logits are in the order of task.labels.
     work: folder for the teacher's outputs and checkpoints; a second call with the same arguments goes on
-    from what is there. Raises UsageError for layers the teacher does not have.
+    from what is there. layers: see choose_layers. Raises UsageError for layers the teacher does not have.
     """
+    work, teacher_sha256 = Path(work), model_sha256(teacher)
     kept = choose_layers(layers, len(layer_list(teacher)))
     student = student_from_teacher(teacher, kept)
     outputs = teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, work / "teacher-outputs")
@@ -63,10 +66,9 @@ def plain_student(
     start: Any,
     tokens: Tokens,
     task: TaskSpec,
-    layers: str | int | tuple[int, ...],
     settings: TrainSettings,
     work: Path,
-    start_sha256: str,
+    layers: str | int | tuple[int, ...] = "half",
 ) -> tuple[Any, dict[str, Any]]:
     """The baseline: the same layers of a model that no teacher has trained, fine-tuned on hard labels only.
 
@@ -74,8 +76,18 @@ def plain_student(
     """
     kept = choose_layers(layers, len(layer_list(start)))
     student = student_from_teacher(start, kept)
-    facts = _train_student(student, tokens, task, hard_loss(tokens), settings, work, start_sha256, kept, None)
+    loss_of, start_sha256 = hard_loss(tokens), model_sha256(start)
+    facts = _train_student(student, tokens, task, loss_of, settings, work, start_sha256, kept, None)
     return student, facts
+
+
+def model_sha256(model: Any) -> str:
+    """Hex sha256 over a model's config and weights."""
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _train_student(

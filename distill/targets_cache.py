@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ def teacher_outputs(
         hidden = np.lib.format.open_memmap(
             partial / "hidden.npy", mode="w+", dtype=np.float16, shape=(total_tokens, hidden_size)
         )
+        _reserve(partial / "hidden.npy")
         logits = np.zeros((len(tokens), labels), dtype=np.float32)
         with progress_bar(len(tokens), "teacher's answers", "row") as bar, torch.inference_mode():
             for rows in sorted_batches(tokens.lengths, EVALUATION_BATCH):
@@ -77,6 +79,13 @@ def teacher_outputs(
         np.save(partial / "logits.npy", logits)
         write_json(partial / "key.json", key)
     return _map(folder)
+
+
+def _reserve(path: Path) -> None:
+    """Take a sparse file's room on the disk now: writing a mapped page that finds none kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _map(folder: Path) -> TeacherOutputs:

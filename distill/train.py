@@ -110,14 +110,17 @@ def train(
                 with accelerator.autocast():
                     output = model(**batch, output_hidden_states=output_hidden_states)
                 loss = loss_of(output, batch, rows)
-                if not math.isfinite(value := loss.item()):
+                value = loss.item()
+                accelerator.backward(loss)
+                norm = torch.nn.utils.clip_grad_norm_([*decayed, *others], MAX_GRADIENT_NORM).item()
+                # A loss may still be a number when its gradient is none: that step would ruin the weights.
+                if not (math.isfinite(value) and math.isfinite(norm)):
                     kept = f"; the last good checkpoint is kept in {checkpoints}" if saved else ""
                     raise UsageError(
-                        f"{description}: the loss is {value} at step {step + 1} of {steps}{kept}: lower "
-                        f"learning_rate ({settings.learning_rate:g}) in the recipe"
+                        f"{description}: the loss is {value:g} and its gradient's norm {norm:g} at step "
+                        f"{step + 1} of {steps}{kept}: lower learning_rate ({settings.learning_rate:g}) in "
+                        "the recipe"
                     )
-                accelerator.backward(loss)
-                torch.nn.utils.clip_grad_norm_([*decayed, *others], MAX_GRADIENT_NORM)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step, loss_sum = step + 1, loss_sum + value

@@ -76,13 +76,13 @@ def split_name(name: str) -> tuple[str, str]:
     return target, scheme
 
 
-def export(model: Path, target: str, scheme: str, out: Path, *, shorten: bool = True) -> Artifact:
+def export(model: str | Path, target: str, scheme: str, out: str | Path, *, shorten: bool = True) -> Artifact:
     """Convert a model folder into out (replaced whole, or left as it was) and describe it there.
 
     shorten=False keeps the last layer's unused tokens, as other exporters do: the teacher's reference file.
     Raises UsageError for an unknown cell, a folder that is not a model, or a missing package.
     """
-    row = find_target(target, scheme)
+    model, out, row = Path(model), Path(out), find_target(target, scheme)
     require_replaceable(out, "artifact.json")
     student = load_student(model)
     shapes = check_model_folder(model).tensors

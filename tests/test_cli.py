@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from stillroom.cli import main
 
@@ -173,16 +175,29 @@ def test_an_output_folder_with_other_files_is_refused(
     assert (foreign / "cat.jpg").read_bytes() == b"meow"
 
 
-def test_no_disk_space(run_with: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
+FULL = OSError(errno.ENOSPC, "No space left on device", "rows.jsonl")
+FULL_FOR_SAFETENSORS = SafetensorError(
+    "Error while serializing: I/O error: No space left on device (os error 28)"
+)
 
+
+@pytest.mark.parametrize("error", [FULL, FULL_FOR_SAFETENSORS], ids=["python", "safetensors"])
+def test_no_disk_space(run_with: Say, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     from stillroom import step_data
 
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "rows.jsonl")
+        raise error
 
     monkeypatch.setattr(step_data, "save_splits", full)
     assert "no disk space" in run_with()
+
+
+def test_a_bug_is_no_mistake_of_the_user(run_with: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stillroom import step_data
+
+    monkeypatch.setattr(step_data, "save_splits", lambda *_: {}["absent"])
+    with pytest.raises(KeyError, match="absent"):
+        run_with()
 
 
 @pytest.mark.parametrize("verb", ["verify", "bundle", "predict", "report", "bench", "export"])

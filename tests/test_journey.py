@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +119,21 @@ def test_the_bundle_answers_from_python_and_the_shell(demo: Path, capsys: pytest
     assert main(["predict", str(demo / "bundle"), "the crew was wonderful", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["label"] == found.label and said["probabilities"] == pytest.approx(found.probabilities)
+
+
+def test_readmes_python_example_runs(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    found = re.search(r"^From Python:\n\n((?:    .*\n|\n)+)", readme, re.MULTILINE)
+    assert found is not None
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(demo)
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(found[1]), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Prediction(label=") and lines[-1].startswith("[0, 5] [")
+    assert int(lines[-2]) == (tmp_path / "my-model" / "model.onnx").stat().st_size
 
 
 def test_verify_report_bench_and_bundle_on_a_finished_run(

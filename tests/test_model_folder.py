@@ -253,6 +253,13 @@ def test_the_same_labels_match_in_the_head_s_order(labels: list[str], chance: An
     assert match_labels(tuple(labels), tuple(shuffled[1:])) is None
 
 
+def test_case_does_not_make_another_label() -> None:
+    assert match_labels(("NEGATIVE", "Positive"), ("positive", "negative")) == ("negative", "positive")
+    assert match_labels(("a", "A"), ("A", "a")) == ("a", "A")
+    assert match_labels(("A", "B"), ("a", "A")) is None
+    assert match_labels(("A", "A"), ("a", "b")) is None
+
+
 @given(st.integers(2, 12), st.randoms(use_true_random=False))
 def test_unnamed_heads_match_integers_from_zero(count: int, chance: Any) -> None:
     head = tuple(f"LABEL_{index}" for index in range(count))

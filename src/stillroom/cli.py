@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import shlex
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import stillroom
 from stillroom.errors import StillroomError, UsageError
+from stillroom.files import is_disk_full
 from stillroom.progress import say
 
 if TYPE_CHECKING:
@@ -357,15 +357,16 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("stillroom: interrupted; the same command goes on from here")
         return 130
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            place = error.filename or "writing"
-            say(f"stillroom: no disk space left ({place}): free some and run the same command again")
-        else:
-            say(f"stillroom: {error.strerror or error}: {error.filename or ''}")
-        return 2
     except MemoryError:
         say("stillroom: out of memory: use a smaller batch_size, or a smaller teacher")
+        return 2
+    except Exception as error:
+        if is_disk_full(error):
+            say("stillroom: no disk space left: free some and run the same command again")
+        elif isinstance(error, OSError):
+            say(f"stillroom: {error.strerror or error}: {error.filename or ''}")
+        else:
+            raise
         return 2
     print(json.dumps(document, ensure_ascii=False, indent=2) if options.json else table)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -143,6 +144,13 @@ def safe_join(root: Path, relative: str) -> Path:
     if not inside:
         raise UsageError(f"unsafe path {relative!r}: it leads out of {root}")
     return path
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """True when an error says that the disk is full: as OSError, or in a native library's own words."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def require_space(path: Path, needed_bytes: int) -> None:

@@ -118,10 +118,15 @@ def head_labels(folder: ModelFolder) -> tuple[str, ...] | None:
 def match_labels(head: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...] | None:
     """The wanted labels in the head's order, or None when the head answers another question.
 
-    A head saved without names (LABEL_0, LABEL_1, ...) fits labels that are the integers 0, 1, ...
+    Case does not count (POSITIVE is positive) where the labels differ without it. A head saved without
+    names (LABEL_0, LABEL_1, ...) fits labels that are the integers 0, 1, ...
     """
-    if set(head) == set(wanted) and len(head) == len(wanted):
+    if sorted(head) == sorted(wanted):
         return head
+    spelling = {label.casefold(): label for label in wanted}
+    folded = [label.casefold() for label in head]
+    if len(spelling) == len(wanted) and sorted(folded) == sorted(spelling):
+        return tuple(spelling[label] for label in folded)
     unnamed = tuple(f"LABEL_{index}" for index in range(len(head)))
     integers = tuple(str(index) for index in range(len(head)))
     return integers if head == unnamed and set(wanted) == set(integers) else None

@@ -15,6 +15,7 @@ from stillroom.files import read_json, sha256_json, staged_folder
 from stillroom.numerics import compare_logits
 from stillroom.recipe import Recipe, recipe_to_dict
 from stillroom.step_data import encode
+from stillroom.step_train import learned_nothing
 from stillroom.steps import Run, do_step, recorded
 
 
@@ -158,13 +159,14 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
         "workload": measured["workload"],
         "tolerances": {name: facts["tolerance"] for name, facts in run.facts("export").items()},
         "machine": measured["machine"],
-        "notes": _notes(run, baselines=baselines),
+        "notes": _notes(run, models, baselines=baselines),
     }
 
 
-def _notes(run: Run, *, baselines: bool) -> list[str]:
-    """What a reader of the numbers should know."""
-    notes = [*run.facts("data")["warnings"]]
+def _notes(run: Run, models: dict[str, dict[str, Any]], *, baselines: bool) -> list[str]:
+    """What a reader of the numbers should know. models: row name -> what its step recorded."""
+    weak = {name: learned_nothing(run, facts) for name, facts in models.items()}
+    notes = [*run.facts("data")["warnings"], *(f"{name} is {why}" for name, why in weak.items() if why)]
     precision = run.facts("student")["training"].get("precision")
     notes.append(f"Training in {precision}; every score is computed in fp32 on the test split.")
     notes.append(

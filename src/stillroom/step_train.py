@@ -79,7 +79,7 @@ def teacher_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
         "model_sha256": source_sha256,
         **recorded(run, "data"),
     }  # fmt: skip
-    facts = _told(do_step(run, "teacher", made_from, ("teacher",), work))
+    facts = _told(run, do_step(run, "teacher", made_from, ("teacher",), work))
     if not facts["test"]["accuracy"]:
         raise UsageError(
             f"the teacher is right on none of the {run.facts('data')['counts']['test_rows']} test rows: "
@@ -100,11 +100,10 @@ def student_step(run: Run, recipe: Recipe) -> dict[str, Any]:
             load_model(teacher.folder),
             tokens,
             teacher.task,
-            chosen.layers,
-            LossWeights(chosen.temperature, chosen.soft_weight, chosen.hard_weight, chosen.cosine_weight),
             _settings(recipe, chosen),
             run.work / "student",
-            teacher.weights_sha256,
+            chosen.layers,
+            LossWeights(chosen.temperature, chosen.soft_weight, chosen.hard_weight, chosen.cosine_weight),
         )
         return model, {
             "teacher_sha256": teacher.weights_sha256,
@@ -127,10 +126,9 @@ def baseline_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
             start_model(opened, recipe.seed),
             tokens,
             teacher.task,
-            recipe.student.layers,
             _settings(recipe, recipe.student),
             run.work / "baseline",
-            source_sha256,
+            recipe.student.layers,
         )
         start = "trained head" if opened.trained else "pretrained encoder"
         return model, {"start_sha256": source_sha256, "training": {**training, "start": start}}
@@ -165,7 +163,7 @@ def _from_teacher(
         **recorded(run, "data", "teacher"),
         **made_from,
     }
-    return _told(do_step(run, name, everything, (name,), work))
+    return _told(run, do_step(run, name, everything, (name,), work))
 
 
 def _settings(recipe: Recipe, section: Any) -> TrainSettings:
@@ -212,6 +210,19 @@ def _save_and_score(
     }
 
 
-def _told(facts: dict[str, Any]) -> dict[str, Any]:
+def _told(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
     say(f"  {facts['parameters'] / 1e6:.1f} M parameters, test accuracy {facts['test']['accuracy']:.2%}")
+    if weakness := learned_nothing(run, facts):
+        say(f"  warning: {weakness}")
     return facts
+
+
+def learned_nothing(run: Run, facts: dict[str, Any]) -> str:
+    """What to tell of a model that one fixed answer would beat or equal on test; "" for any other."""
+    counts = run.facts("data")["counts"]
+    if facts["test"]["accuracy"] > counts["majority_accuracy"]:
+        return ""
+    return (
+        f"no better than always saying {counts['majority_label']!r} ({counts['majority_accuracy']:.1%} of "
+        "test): check the labels, bring more rows, or train for more epochs"
+    )

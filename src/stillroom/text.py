@@ -29,8 +29,8 @@ class Row:
     text: str
     pair: str | None
     label: str
-    confidence: float
-    where: str
+    confidence: float = 1.0
+    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 
 from stillroom.distill import teacher as teacher_module
@@ -204,3 +205,23 @@ def test_a_vocabulary_file_becomes_a_tokenizer_json(copied: Path) -> None:
     converted = tokenizer_from_json(fast_tokenizer(copied), 32)
     for text in ("What a GREAT hotel!", "naïve café", "", "zzz unknown ☃"):
         assert encode_one(converted, text) == encode_one(source, text)
+
+
+def test_a_sentencepiece_model_becomes_a_tokenizer_json(
+    tiny_xlmr: Path, review_csv: Callable[..., Path], tmp_path: Path
+) -> None:
+    # As XLM-R folders of older tools are; compared with SentencePiece itself.
+    folder = Path(shutil.copytree(tiny_xlmr, tmp_path / "copied"))
+    (folder / "tokenizer.json").unlink()
+    corpus, trained = review_csv(tmp_path / "corpus.csv", rows=200), tmp_path / "trained"
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus), model_prefix=str(trained), vocab_size=100, hard_vocab_limit=False, minloglevel=2
+    )
+    shutil.copyfile(trained.with_suffix(".model"), folder / "sentencepiece.bpe.model")
+    converted = tokenizer_from_json(fast_tokenizer(folder), 64)
+    original = sentencepiece.SentencePieceProcessor(model_file=str(trained.with_suffix(".model")))
+    for text in ("the crew was lovely", "  two   spaces", "What a GREAT hotel!", "", "zzz unknown ☃"):
+        pieces = original.encode(text, out_type=int)
+        # XLM-R puts <pad> in at 1, which moves every id up by one; SentencePiece's unknown 0 is its 3.
+        wanted = [0, *(piece + 1 if piece else 3 for piece in pieces), 2]
+        assert encode_one(converted, text)[0] == wanted

@@ -177,8 +177,20 @@ def test_other_rows_start_over(
 def test_a_loss_that_is_no_number_stops_the_run(
     value: float, folder: Path, tokens: Tokens, uninterrupted: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=rf"the loss is {value} at step 4 of {STEPS}.*lower learning_rate"):
+    with pytest.raises(UsageError, match=rf"loss is {value} .* at step 4 of {STEPS}.*lower learning_rate"):
         run(folder, tokens, tmp_path, Watched(tokens, 4, lambda loss: loss * value))
+    assert {path.name for path in tmp_path.iterdir()} == {"step-00000002", "step-00000003"}
+    weights, _ = run(folder, tokens, tmp_path)
+    assert same_weights(weights, uninterrupted[0])
+
+
+def test_a_gradient_that_is_no_number_does_not_reach_a_checkpoint(
+    folder: Path, tokens: Tokens, uninterrupted: Any, tmp_path: Path
+) -> None:
+    # The root of 0 is 0, and its slope is not finite: the loss looks well, the step would ruin the weights.
+    steep = Watched(tokens, 4, lambda loss: loss + (loss - loss).sqrt())
+    with pytest.raises(UsageError, match=rf"its gradient's norm nan at step 4 of {STEPS}"):
+        run(folder, tokens, tmp_path, steep)
     assert {path.name for path in tmp_path.iterdir()} == {"step-00000002", "step-00000003"}
     weights, _ = run(folder, tokens, tmp_path)
     assert same_weights(weights, uninterrupted[0])
@@ -231,9 +243,7 @@ def distilled(
     folder: Path, tokens: Tokens, work: Path, weights: LossWeights | None = None, **changes: Any
 ) -> tuple[Any, dict[str, Any]]:
     task, plan = TaskSpec(LABELS, 32, INPUTS), settings(**changes)
-    return distill_from_model(
-        load_model(folder), tokens, task, "half", weights or LossWeights(), plan, work, "sha"
-    )
+    return distill_from_model(load_model(folder), tokens, task, plan, work, weights=weights or LossWeights())
 
 
 def test_a_student_comes_to_answer_like_its_teacher(folder: Path, tokens: Tokens, tmp_path: Path) -> None:
@@ -273,10 +283,21 @@ def test_distilling_goes_on_after_an_interruption(
     assert same_weights(student.state_dict(), whole.state_dict()) and facts == whole_facts
 
 
+def test_another_teacher_starts_over_in_the_same_folder(
+    folder: Path, tokens: Tokens, tmp_path: Path, make_model_folder: Callable[..., Path]
+) -> None:
+    # The same weights, and other answers.
+    other = make_model_folder(tmp_path / "other", head_labels=LABELS, layers=2, hidden_act="relu")
+    distilled(folder, tokens, tmp_path / "work")
+    student, facts = distilled(other, tokens, tmp_path / "work")
+    anew, anew_facts = distilled(other, tokens, tmp_path / "new")
+    assert same_weights(student.state_dict(), anew.state_dict()) and facts == anew_facts
+
+
 def test_the_baseline_starts_like_the_student(folder: Path, tokens: Tokens, tmp_path: Path) -> None:
     plan = settings(learning_rate=1e-12, epochs=1)
     task = TaskSpec(LABELS, 32, INPUTS)
-    plain, facts = plain_student(load_model(folder), tokens, task, "half", plan, tmp_path / "plain", "sha")
+    plain, facts = plain_student(load_model(folder), tokens, task, plan, tmp_path / "plain")
     assert facts["losses"] == {"hard": 1.0} and facts["layers_kept"] == [0]
     assert not (tmp_path / "plain" / "teacher-outputs").exists()
     student, _ = distilled(folder, tokens, tmp_path / "student", learning_rate=1e-12, epochs=1)
