@@ -93,12 +93,51 @@ def test_model_types_that_are_not_read(model_type: Any, folder: Path) -> None:
         check_model_folder(folder)
 
 
-def test_only_a_pickle(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "best.ckpt"])
+def test_only_a_pickle(name: str, folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    (folder / "optimizer.pt").touch()
     reason = refusal(folder)
-    assert (
-        "has only pytorch_model.bin, a pickle, which can run code" in reason and "save_pretrained" in reason
-    )
+    assert f"has only {name}, a pickle, which can run code" in reason and "save_pretrained" in reason
+
+
+@pytest.fixture
+def sharded(folder: Path) -> Path:
+    """The same model in several files and an index of them."""
+    model = load_model(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="60KB")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    return folder
+
+
+def test_a_model_in_several_files_is_the_same_model(sharded: Path, tiny_teacher: Path) -> None:
+    assert check_model_folder(sharded).tensors == check_model_folder(tiny_teacher).tensors
+    weights, wanted = load_model(sharded).state_dict(), load_model(tiny_teacher).state_dict()
+    assert all((weights[name] == value).all() for name, value in wanted.items())
+    before = load_student(sharded).weights_sha256
+    file = min(sharded.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert load_student(sharded).weights_sha256 != before
+
+
+@pytest.mark.parametrize("name", ["../other/model.safetensors", "absent.safetensors"])
+def test_an_index_that_leads_elsewhere(name: str, sharded: Path, tiny_teacher: Path) -> None:
+    (sharded.parent / "other").mkdir()
+    shutil.copyfile(tiny_teacher / "model.safetensors", sharded.parent / "other" / "model.safetensors")
+    place = sharded / "model.safetensors.index.json"
+    index = json.loads(place.read_text("utf-8"))
+    index["weight_map"]["classifier.weight"] = name
+    place.write_text(json.dumps(index), encoding="utf-8")
+    assert f"names '{name}', which is not in its folder" in refusal(sharded)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": {"a": 1}}'])
+def test_an_index_that_is_none(content: str, sharded: Path) -> None:
+    (sharded / "model.safetensors.index.json").write_text(content, encoding="utf-8")
+    assert "not an index" in refusal(sharded)
 
 
 def test_no_weights(folder: Path) -> None:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import UsageError
+from stillroom.errors import UsageError, shown
 from stillroom.families import family_of
 from stillroom.files import read_json
 
 MAX_HEADER_BYTES = 100 * 2**20  # the bound the safetensors format itself states
 PADDED_ROWS = 128  # embeddings are often padded to a multiple of 64 or 128 rows
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
-PICKLED = ("pytorch_model.bin", "model.bin", "pytorch_model.pt", "model.pt", "model.pth", "model.ckpt")
+PICKLED = ("pytorch_model*.bin", "*model*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")  # likeliest first
+INDEX = "model.safetensors.index.json"  # which file of several holds which tensor
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,31 @@ def check_model_folder(path: Path) -> ModelFolder:
     family_of(str(config.get("model_type")))
     files = sorted(path.glob("*.safetensors"))
     if not files:
-        pickled = [name for name in PICKLED if (path / name).exists()]
+        pickled = [file.name for pattern in PICKLED for file in sorted(path.glob(pattern))]
         if pickled:
             raise UsageError(
                 f"{path} has only {pickled[0]}, a pickle, which can run code when opened: convert it with "
                 "transformers (model.save_pretrained(folder) writes safetensors) and try again"
             )
         raise UsageError(f"{path} has no weights: expected model.safetensors")
+    if (path / INDEX).is_file() and not (path / "model.safetensors").is_file():
+        _check_index(path / INDEX, {file.name for file in files})
     tensors: dict[str, tuple[int, ...]] = {}
     for file in files:
         tensors.update(safetensors_shapes(file))
     if not any((path / name).is_file() for name in TOKENIZER_FILES):
         raise UsageError(f"{path} has no tokenizer: expected one of {', '.join(TOKENIZER_FILES)}")
     return ModelFolder(path, config, tensors)
+
+
+def _check_index(place: Path, files: set[str]) -> None:
+    """Raise UsageError unless the index names files of its own folder only, and those are there."""
+    index = read_json(place)
+    named = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise UsageError(f"{place} has no weight_map: it is not an index of safetensors files")
+    if missing := sorted(set(named.values()) - files):
+        raise UsageError(f"{place} names {shown(missing[0])}, which is not in its folder: copy the whole folder")
 
 
 def check_vocabulary(folder: ModelFolder, tokenizer_size: int, largest_id: int) -> None:

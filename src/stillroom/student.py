@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stillroom.errors import UsageError, first_line
 from stillroom.extras import require
 from stillroom.families import family_of, longest_input
-from stillroom.files import read_json, sha256_file, write_json
+from stillroom.files import read_json, sha256_file, sha256_json, write_json
 from stillroom.model_folder import check_model_folder, head_labels
 from stillroom.task import TaskSpec, task_from_dict
 
@@ -30,7 +30,11 @@ class Student:
 
     @property
     def weights_sha256(self) -> str:
-        return sha256_file(self.folder / "model.safetensors")
+        """Of model.safetensors, or over all files of a model that is in several."""
+        files = sorted(self.folder.glob("*.safetensors"))
+        if len(files) == 1:
+            return sha256_file(files[0])
+        return sha256_json({file.name: sha256_file(file) for file in files})
 
 
 def load_student(folder: Path) -> Student:
