@@ -26,19 +26,18 @@ def plain_softmax(row: list[float]) -> list[float]:
 
 def plain_agreement(reference: list[list[float]], logits: list[list[float]]) -> Agreement:
     """Row by row, with Python's own floats."""
-    errors, cosines, flips, decided = [], [], [], []
+    errors, lefts, rights, flips, decided = [], [], [], [], []
     for wanted, got in zip(reference, logits, strict=True):
         errors.append(max(abs(one - other) for one, other in zip(wanted, got, strict=True)))
         flips.append(wanted.index(max(wanted)) != got.index(max(got)))
         best, second = sorted(plain_softmax(wanted), reverse=True)[:2]
         decided.append(flips[-1] and best - second >= TIE_MARGIN)
-        left = [value - math.fsum(wanted) / len(wanted) for value in wanted]
-        right = [value - math.fsum(got) / len(got) for value in got]
-        norm = math.hypot(*left) * math.hypot(*right)
-        cosines.append(math.fsum(a * b for a, b in zip(left, right, strict=True)) / norm if norm else 1.0)
+        lefts += [value - math.fsum(wanted) / len(wanted) for value in wanted]
+        rights += [value - math.fsum(got) / len(got) for value in got]
     worst = max(range(len(errors)), key=lambda row: (decided[row], errors[row], -row))
-    rows = len(errors)
-    return Agreement(rows, max(errors), min(cosines), sum(flips) / rows, sum(decided) / rows, worst)
+    rows, norm = len(errors), math.hypot(*lefts) * math.hypot(*rights)
+    cosine = math.fsum(a * b for a, b in zip(lefts, rights, strict=True)) / norm
+    return Agreement(rows, max(errors), cosine, sum(flips) / rows, sum(decided) / rows, worst)
 
 
 @given(pairs)
@@ -70,6 +69,12 @@ def test_a_shift_of_all_logits_changes_no_answer(logits: np.ndarray, shift: floa
     found = compare_logits(logits.astype(np.float64), logits.astype(np.float64) + shift)
     assert found.cosine == pytest.approx(1.0)
     assert found.max_abs_error == pytest.approx(abs(shift), abs=1e-9)
+
+
+def test_a_near_tie_turned_round_hardly_shows_in_the_cosine() -> None:
+    reference = np.array([[5.0, -5.0], [0.01, -0.01]])
+    assert compare_logits(reference, reference * [[1.0], [-1.0]]).cosine > 0.999
+    assert compare_logits(reference, -reference).cosine == pytest.approx(-1.0)
 
 
 def test_flips_of_ties_are_counted_but_not_decided() -> None:

@@ -98,7 +98,7 @@ def _check_index(place: Path, files: set[str]) -> None:
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
         raise UsageError(f"{place} has no weight_map: it is not an index of safetensors files")
     if missing := sorted(set(named.values()) - files):
-        raise UsageError(f"{place} names {shown(missing[0])}, which is not in its folder: copy the whole folder")
+        raise UsageError(f"{place} names {shown(missing[0])}, which is not in its folder: copy it there")
 
 
 def check_vocabulary(folder: ModelFolder, tokenizer_size: int, largest_id: int) -> None:

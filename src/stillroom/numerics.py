@@ -15,9 +15,10 @@ TIE_MARGIN = 0.1
 class Agreement:
     """How far logits are from reference logits over the same rows.
 
-    max_abs_error: logits. cosine: smallest over rows, of logits with their row mean removed (a shift of all
-    logits changes no answer). flip_rate, decided_flip_rate: shares of rows. worst_row: index of the row
-    with the largest error, a decided flip before any other.
+    max_abs_error: logits. cosine: of all logits as one vector, each row's mean removed (a shift of a row
+    changes no answer; the smallest cosine of a row would tell of rows whose logits are all nearly alike).
+    flip_rate, decided_flip_rate: shares of rows. worst_row: index of the row with the largest error, a
+    decided flip before any other.
     """
 
     rows: int
@@ -52,15 +53,16 @@ def compare_logits(reference: np.ndarray, logits: np.ndarray) -> Agreement:
     decided = flipped & ((ranked[:, -1] - ranked[:, -2] >= TIE_MARGIN) | ~finite)
     left = expected - expected.mean(axis=1, keepdims=True)
     right = got - got.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=1)
-    norms = lengths[0] * lengths[1]
-    without = np.where(lengths[0] == lengths[1], 1.0, 0.0)  # one or both say nothing: alike if both do
-    cosines = np.where(norms > 0, (left * right).sum(axis=1) / np.where(norms > 0, norms, 1.0), without)
+    lengths = float(np.linalg.norm(left)), float(np.linalg.norm(right))
+    if min(lengths) > 0:
+        cosine = float((left * right).sum()) / (lengths[0] * lengths[1])
+    else:  # one or both say nothing: alike if both do
+        cosine = float(lengths[0] == lengths[1])
     suspects = np.where(decided, errors, -1.0) if decided.any() else errors
     return Agreement(
         rows=len(expected),
         max_abs_error=float(errors.max()),
-        cosine=float(np.where(finite, cosines, -1.0).min()),
+        cosine=cosine if finite.all() else -1.0,
         flip_rate=float(flipped.mean()),
         decided_flip_rate=float(decided.mean()),
         worst_row=int(suspects.argmax()),
