@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,10 @@ def test_verify_report_bench_and_bundle_on_a_finished_run(
     assert main(["bench", str(folder), "--rounds", "1", "--samples", "2", "--length", "9", "--json"]) == 0
     (measured,) = json.loads(capsys.readouterr().out)["measurements"]
     assert len(measured["samples_ms"]["9"]) == 2
+    assert main(["bench", str(demo / "bundle"), "--rounds", "1", "--samples", "2", "--length", "9"]) == 0
+    lone = shutil.copytree(folder, tmp_path / "lone" / "artifact")
+    assert main(["bench", str(lone), "--rounds", "1", "--samples", "2"]) == 2
+    assert "no tokenizer.json in or around" in capsys.readouterr().err
 
 
 def test_an_artifact_that_answers_otherwise_stops_with_exit_1(

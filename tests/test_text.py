@@ -185,6 +185,7 @@ def test_csv_mistakes(tmp_path: Path, content: str | bytes, line: int, words: st
         ('{"text": "a", "label": 0.5}', "label 0.5: classes only; regression"),
         ('{"text": "a", "label": NaN}', "regression"),
         ('{"text": "a", "label": ""}', "column 'label': the label is empty"),
+        ('{"text": "a", "label": "x\\ny"}', "line break in label"),
     ],
 )
 def test_json_mistakes(tmp_path: Path, bad: str, words: str) -> None:

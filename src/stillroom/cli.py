@@ -250,7 +250,7 @@ def _verify_options(verb: argparse.ArgumentParser) -> None:
 
 def _bench_options(verb: argparse.ArgumentParser) -> None:
     option = verb.add_argument
-    option("folders", type=Path, nargs="+", help="artifact folders or model folders")
+    option("folders", type=Path, nargs="+", help="artifacts, bundles or model folders")
     option("--length", type=int, action="append", help="tokens per input, repeatable (default: 64, 128)")
     option("--rounds", type=int, default=3, help="fresh processes per model (default: %(default)s)")
     option(

@@ -185,39 +185,35 @@ def _notes(run: Run, models: dict[str, dict[str, Any]], *, baselines: bool) -> l
 def bench_folders(
     folders: list[Path], lengths: list[int] | None, rounds: int, samples: int, threads: int
 ) -> tuple[str, dict[str, Any]]:
-    """Time artifact and model folders side by side: a table for people, and the raw samples as JSON.
+    """Time artifacts, bundles and model folders side by side: a table for people, raw samples as JSON.
 
-    Raises UsageError for a folder that is neither, or a length beyond what a model reads.
+    Raises UsageError for a folder that is none of these, or a length beyond what a model reads.
     """
     from stillroom.artifact import load_artifact
     from stillroom.benchmarks.machine import describe_machine
     from stillroom.benchmarks.measure import Subject, measure, percentiles
     from stillroom.benchmarks.workload import Workload
-    from stillroom.export.golden import GOLDEN_TEXTS
+    from stillroom.export.bundle import check_bundle
     from stillroom.student import load_student
-    from stillroom.tokens import load_tokenizer
+    from stillroom.task import task_from_dict
 
-    subjects, longest, tokenizer_folder = [], [], None
+    subjects, longest = [], []
     for folder in folders:
         if (folder / "artifact.json").is_file():
             artifact = load_artifact(folder)
             task, target = artifact.task, artifact.target
+        elif (folder / "manifest.json").is_file():
+            manifest = check_bundle(folder)
+            task, target = task_from_dict(manifest["task"]), manifest["artifacts"][0]["target"]
         else:
             task, target = load_student(folder).task, "torch"
-            tokenizer_folder = folder
         subjects.append(Subject(str(folder), target, str(folder), task.inputs))
         longest.append(task.max_length)
     chosen = sorted(set(lengths or [min(length, *longest) for length in (64, 128)]))
     if chosen[-1] > min(longest):
         raise UsageError(f"--length {chosen[-1]}: the shortest max_length of these models is {min(longest)}")
-    if tokenizer_folder is not None:
-        tokenizer = load_tokenizer(tokenizer_folder, chosen[-1])
-        ids = tokenizer.encode(GOLDEN_TEXTS[-1]).ids
-    else:
-        ids = [1]
-    workload = Workload(
-        tuple(int(token) for token in np.resize(ids, chosen[-1])), tuple(chosen), rounds, samples, 5, threads
-    )
+    ids = _real_ids(folders, chosen[-1])
+    workload = Workload(ids, tuple(chosen), rounds, samples, 5, threads)
     measured = measure(subjects, workload)
     lines = [
         f"{'folder':<44}{'length':>7}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'load ms':>9}{'peak RSS MB':>13}"
@@ -235,6 +231,25 @@ def bench_folders(
         "machine": describe_machine(threads),
     }
     return "\n".join(lines), document
+
+
+def _real_ids(folders: list[Path], length: int) -> tuple[int, ...]:
+    """So many token ids of real text, by the tokenizer in one of the folders or in the run around one.
+
+    Random ids would touch other rows of the embedding table than text does. Raises UsageError when there is
+    no tokenizer.
+    """
+    from stillroom.export.golden import GOLDEN_TEXTS
+    from stillroom.tokens import load_tokenizer
+
+    places = [place for folder in folders for place in (folder, folder.resolve().parent.parent / "student")]
+    for place in places:
+        if (place / "tokenizer.json").is_file():
+            found = load_tokenizer(place, length).encode(GOLDEN_TEXTS[-1]).ids
+            return tuple(int(token) for token in np.resize(found, length))
+    raise UsageError(
+        f"no tokenizer.json in or around {folders[0]}: name a model folder or bundle too, to time real text"
+    )
 
 
 def report_runs(folders: list[Path]) -> tuple[str, dict[str, Any]]:

@@ -265,6 +265,8 @@ def _label(value: object, place: str) -> str:
     label = str(value).strip()
     if not label:
         raise UsageError(f"{place}: the label is empty")
+    if len(label.splitlines()) > 1:  # labels.txt of a bundle has one a line
+        raise UsageError(f"{place}: line break in label {shown(label)}")
     _check_encodable(label, place)
     return label
 
