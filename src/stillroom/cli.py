@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stillroom
+from stillroom import cli_options
 from stillroom.errors import StillroomError, UsageError
 from stillroom.files import is_disk_full
 from stillroom.progress import say
@@ -210,77 +211,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _run_options(verb: argparse.ArgumentParser) -> None:
-    _distill_options(verb)
-    verb.add_argument("--no-baselines", action="store_true", help="leave out the student without a teacher")
-
-
-def _distill_options(verb: argparse.ArgumentParser) -> None:
-    option = verb.add_argument
-    option("recipe", nargs="?", default="demo", help="demo, full, or a .toml file (default: %(default)s)")
-    option(
-        "--out", type=Path, help="run folder (default: runs/RECIPE); a second call goes on where one stopped"
-    )
-    option("--data", help="CSV, TSV, JSONL or Parquet file, in place of an embedded recipe's own")
-    option("--validation", help="own validation file, otherwise split off the data")
-    option("--test", help="own test file, otherwise split off the data")
-    option("--text-column", help="column of the text (default: text)")
-    option("--label-column", help="column of the label, words or integers (default: label)")
-    option("--pair-column", help="column of the second text, for sentence pairs")
-    option("--confidence-column", help="column of a 0..1 confidence, see --set data.min_confidence")
-    option("--encoding", help="of the data files (default: utf-8)")
-    option("--max-train-rows", type=int, help="use at most so many training rows")
-    option("--teacher", help="model folder: a pretrained encoder, or one trained on these labels")
-    option("--allow-download", action="store_true", help="let --teacher be a hub id and fetch it")
-    option("--seed", type=int, help="of the training (the split has its own, data.split_seed)")
-    option("--set", action="append", metavar="KEY=VALUE", help="any recipe key, as student.epochs=2")
-    option("--fresh", action="store_true", help="forget what an earlier call left in --out")
-
-
-def _export_options(verb: argparse.ArgumentParser) -> None:
-    option = verb.add_argument
-    option("model", type=Path, help="a Hugging Face model folder with a classification head")
-    option("--format", default="onnx-int8-dynamic", help="see stillroom doctor (default: %(default)s)")
-    option("--out", type=Path, required=True, help="folder to write; an artifact there is replaced")
-
-
-def _verify_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("path", type=Path, help="a run folder or a bundle")
-
-
-def _bench_options(verb: argparse.ArgumentParser) -> None:
-    option = verb.add_argument
-    option("folders", type=Path, nargs="+", help="artifacts, bundles or model folders")
-    option("--length", type=int, action="append", help="tokens per input, repeatable (default: 64, 128)")
-    option("--rounds", type=int, default=3, help="fresh processes per model (default: %(default)s)")
-    option(
-        "--samples", type=int, default=30, help="timed calls per length and process (default: %(default)s)"
-    )
-    option("--threads", type=int, default=2, help="of the runtime (default: %(default)s)")
-
-
-def _report_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("runs", type=Path, nargs="+", help="run folders")
-
-
-def _bundle_options(verb: argparse.ArgumentParser) -> None:
-    option = verb.add_argument
-    option("run", type=Path, help="a run folder")
-    option("--artifact", default="onnx-int8-dynamic", help="which of its artifacts (default: %(default)s)")
-    option("--out", type=Path, required=True, help="folder to write; a bundle there is replaced")
-
-
-def _predict_options(verb: argparse.ArgumentParser) -> None:
-    option = verb.add_argument
-    option("bundle", type=Path, help="a bundle folder")
-    option("text", help="the text")
-    option("--pair", help="the second text, for models of sentence pairs")
-
-
-def _no_options(verb: argparse.ArgumentParser) -> None:
-    pass
-
-
 # verb -> (its function, summary, example, its options)
 VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]]] = {
     "run": (
@@ -288,55 +218,55 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
         "Do the whole way: data, teacher, student, export, verify, measure, report, bundle.",
         "stillroom run demo --data reviews.csv --text-column review --label-column stars "
         "--teacher ./my-bert --out runs/mine",
-        _run_options,
+        cli_options.run_options,
     ),
     "distill": (
         distill_verb,
         "Do the first part of run: data, teacher, student.",
         "stillroom distill demo --data reviews.csv --teacher ./my-bert --out runs/mine",
-        _distill_options,
+        cli_options.distill_options,
     ),
     "export": (
         export_verb,
         "Convert one model folder to one file.",
         "stillroom export runs/demo/student --format onnx-int8-dynamic --out my-model",
-        _export_options,
+        cli_options.export_options,
     ),
     "verify": (
         verify_verb,
         "Prove a run's files equal to their source, or replay a bundle's golden vectors.",
         "stillroom verify runs/demo/bundle",
-        _verify_options,
+        cli_options.verify_options,
     ),
     "bench": (
         bench_verb,
         "Time models and exported files side by side, each in fresh processes.",
         "stillroom bench runs/demo/artifacts/* --length 64 --length 128",
-        _bench_options,
+        cli_options.bench_options,
     ),
     "report": (
         report_verb,
         "Show a finished run's results, or several runs side by side.",
         "stillroom report runs/seed-0 runs/seed-1 runs/seed-2",
-        _report_options,
+        cli_options.report_options,
     ),
     "bundle": (
         bundle_verb,
         "Make the folder an app takes: model, tokenizer, labels, golden vectors.",
         "stillroom bundle runs/demo --artifact onnx-int8-dynamic --out my-bundle",
-        _bundle_options,
+        cli_options.bundle_options,
     ),
     "predict": (
         predict_verb,
         "Classify one text with a bundle.",
         'stillroom predict runs/demo/bundle "What a lovely flight!"',
-        _predict_options,
+        cli_options.predict_options,
     ),
     "doctor": (
         doctor_verb,
         "Say which targets and schemes work on this machine, and why others do not.",
         "stillroom doctor",
-        _no_options,
+        cli_options.no_options,
     ),
 }
 

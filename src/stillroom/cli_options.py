@@ -1,0 +1,77 @@
+"""The options of each verb: one verb, one function. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def run_options(verb: argparse.ArgumentParser) -> None:
+    distill_options(verb)
+    verb.add_argument("--no-baselines", action="store_true", help="leave out the student without a teacher")
+
+
+def distill_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("recipe", nargs="?", default="demo", help="demo, full, or a .toml file (default: %(default)s)")
+    option(
+        "--out", type=Path, help="run folder (default: runs/RECIPE); a second call goes on where one stopped"
+    )
+    option("--data", help="CSV, TSV, JSONL or Parquet file, in place of an embedded recipe's own")
+    option("--validation", help="own validation file, otherwise split off the data")
+    option("--test", help="own test file, otherwise split off the data")
+    option("--text-column", help="column of the text (default: text)")
+    option("--label-column", help="column of the label, words or integers (default: label)")
+    option("--pair-column", help="column of the second text, for sentence pairs")
+    option("--confidence-column", help="column of a 0..1 confidence, see --set data.min_confidence")
+    option("--encoding", help="of the data files (default: utf-8)")
+    option("--max-train-rows", type=int, help="use at most so many training rows")
+    option("--teacher", help="model folder: a pretrained encoder, or one trained on these labels")
+    option("--allow-download", action="store_true", help="let --teacher be a hub id and fetch it")
+    option("--seed", type=int, help="of the training (the split has its own, data.split_seed)")
+    option("--set", action="append", metavar="KEY=VALUE", help="any recipe key, as student.epochs=2")
+    option("--fresh", action="store_true", help="forget what an earlier call left in --out")
+
+
+def export_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("model", type=Path, help="a Hugging Face model folder with a classification head")
+    option("--format", default="onnx-int8-dynamic", help="see stillroom doctor (default: %(default)s)")
+    option("--out", type=Path, required=True, help="folder to write; an artifact there is replaced")
+
+
+def verify_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("path", type=Path, help="a run folder or a bundle")
+
+
+def bench_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("folders", type=Path, nargs="+", help="artifacts, bundles or model folders")
+    option("--length", type=int, action="append", help="tokens per input, repeatable (default: 64, 128)")
+    option("--rounds", type=int, default=3, help="fresh processes per model (default: %(default)s)")
+    option(
+        "--samples", type=int, default=30, help="timed calls per length and process (default: %(default)s)"
+    )
+    option("--threads", type=int, default=2, help="of the runtime (default: %(default)s)")
+
+
+def report_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("runs", type=Path, nargs="+", help="run folders")
+
+
+def bundle_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("run", type=Path, help="a run folder")
+    option("--artifact", default="onnx-int8-dynamic", help="which of its artifacts (default: %(default)s)")
+    option("--out", type=Path, required=True, help="folder to write; a bundle there is replaced")
+
+
+def predict_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("bundle", type=Path, help="a bundle folder")
+    option("text", help="the text")
+    option("--pair", help="the second text, for models of sentence pairs")
+
+
+def no_options(verb: argparse.ArgumentParser) -> None:
+    pass
