@@ -15,8 +15,6 @@ from stillroom.errors import UsageError
 from stillroom.files import read_json, sha256_file, staged_folder, write_json
 from stillroom.progress import say
 
-KEPT = 2  # checkpoints; the one before is used when the last is damaged
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -35,12 +33,18 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, key: str
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    key: str,
+    kept: int,
 ) -> None:
-    """Write folder/step-N: trainable weights, Adam moments, random state. key: fingerprint of the run."""
-    content: dict[str, Tensor] = {"random_state": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        content["cuda_random_state"] = torch.cuda.get_rng_state()
+    """Write folder/step-N: trainable weights and Adam moments. key: fingerprint of the run.
+
+    kept: how many checkpoints stay, this one among them; the one before is used when the last is damaged.
+    """
+    content: dict[str, Tensor] = {}
     for name, parameter in _trainable(model).items():
         content[f"weight:{name}"] = parameter.detach()
         for moment, value in optimizer.state[parameter].items():
@@ -60,7 +64,7 @@ def save_checkpoint(
         write_json(partial / "checkpoint.json", facts)
     found = sorted(folder.glob("step-*"))
     end = found.index(newest) + 1
-    for old in found[: max(0, end - KEPT)] + found[end:]:  # a later step was made under another key
+    for old in found[: max(0, end - kept)] + found[end:]:  # a later step was made under another key
         shutil.rmtree(old)
 
 
@@ -87,8 +91,5 @@ def load_checkpoint(
                 moment: content[f"{moment}:{name}"].to(parameter.device)
                 for moment in ("step", "exp_avg", "exp_avg_sq")
             }
-        torch.set_rng_state(content["random_state"])
-        if "cuda_random_state" in content and torch.cuda.is_available():
-            torch.cuda.set_rng_state(content["cuda_random_state"])
         return Progress(int(facts["step"]), tuple(facts["epoch_losses"]), float(facts["loss_sum"]))
     return None

@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
+from stillroom.distill.batches import tensors
 from stillroom.distill.layers import choose_layers, layer_list, student_from_teacher
 from stillroom.distill.losses import hard_label_loss, hidden_cosine_loss, soft_target_loss
-from stillroom.distill.targets_cache import teacher_outputs
+from stillroom.distill.targets_cache import teacher_outputs, tokens_sha256
 from stillroom.distill.teacher import hard_loss
-from stillroom.distill.train import Loss, TrainSettings, train
+from stillroom.distill.train import Loss, Terms, TrainSettings, train
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
 
@@ -50,15 +53,21 @@ def distill_from_model(
     outputs = teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, work / "teacher-outputs")
     labels = torch.from_numpy(tokens.labels)
 
-    def loss_of(output: Any, batch: dict[str, torch.Tensor], rows: Any) -> torch.Tensor:
-        device = output.logits.device
+    def loss_of(model: nn.Module, rows: np.ndarray, epoch: int) -> Terms:
+        device = next(model.parameters()).device
+        batch = tensors(tokens, rows, task.inputs, device)
+        output = model(**batch, output_hidden_states=True)
         teacher_logits, teacher_hidden = outputs.batch(tokens, rows, device)
         soft = soft_target_loss(output.logits, teacher_logits, weights.temperature)
-        hard = hard_label_loss(output.logits, labels[torch.from_numpy(rows)].to(device))
+        hard = hard_label_loss(output.logits, labels[rows].to(device))
         cosine = hidden_cosine_loss(output.hidden_states[-1], teacher_hidden, batch["attention_mask"])
-        return weights.soft * soft + weights.hard * hard + weights.cosine * cosine
+        return {
+            "soft": (weights.soft * soft, len(rows)),
+            "hard": (weights.hard * hard, len(rows)),
+            "cosine": (weights.cosine * cosine, int(tokens.lengths[rows].sum())),
+        }
 
-    facts = _train_student(student, tokens, task, loss_of, settings, work, teacher_sha256, kept, weights)
+    facts = _train_student(student, tokens, loss_of, settings, work, teacher_sha256, kept, weights)
     return student, facts
 
 
@@ -76,8 +85,8 @@ def plain_student(
     """
     kept = choose_layers(layers, len(layer_list(start)))
     student = student_from_teacher(start, kept)
-    loss_of, start_sha256 = hard_loss(tokens), model_sha256(start)
-    facts = _train_student(student, tokens, task, loss_of, settings, work, start_sha256, kept, None)
+    loss_of, start_sha256 = hard_loss(tokens, task.inputs), model_sha256(start)
+    facts = _train_student(student, tokens, loss_of, settings, work, start_sha256, kept, None)
     return student, facts
 
 
@@ -93,7 +102,6 @@ def model_sha256(model: Any) -> str:
 def _train_student(
     student: Any,
     tokens: Tokens,
-    task: TaskSpec,
     loss_of: Loss,
     settings: TrainSettings,
     work: Path,
@@ -102,17 +110,7 @@ def _train_student(
     weights: LossWeights | None,
 ) -> dict[str, Any]:
     losses = asdict(weights) if weights else {"hard": 1.0}
-    key = f"{start_sha256} layers {kept} losses {losses}"
+    key = f"{start_sha256} layers {kept} losses {losses} rows {tokens_sha256(tokens)}"
     description = "student" if weights else "student without teacher"
-    facts = train(
-        student,
-        tokens,
-        task.inputs,
-        loss_of,
-        settings,
-        work / "checkpoints",
-        key,
-        description,
-        output_hidden_states=weights is not None,
-    )
+    facts = train(student, tokens.lengths, loss_of, settings, work / "checkpoints", key, description)
     return {"layers_kept": list(kept), "losses": losses, **facts}

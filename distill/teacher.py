@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
+from stillroom.distill.batches import tensors
 from stillroom.distill.losses import hard_label_loss
-from stillroom.distill.train import Loss, TrainSettings, train
+from stillroom.distill.targets_cache import tokens_sha256
+from stillroom.distill.train import Loss, Terms, TrainSettings, train
 from stillroom.errors import UsageError, first_line
 from stillroom.extras import require
 from stillroom.families import longest_input
@@ -76,12 +81,16 @@ def fast_tokenizer(folder: Path) -> str:
         raise UsageError(f"{folder}: the tokenizer could not be read: {first_line(error)}") from None
 
 
-def hard_loss(tokens: Tokens) -> Loss:
+def hard_loss(tokens: Tokens, inputs: Sequence[str]) -> Loss:
     """Cross-entropy against the rows' own labels."""
     labels = torch.from_numpy(tokens.labels)
-    return lambda output, batch, rows: hard_label_loss(
-        output.logits, labels[torch.from_numpy(rows)].to(output.logits.device)
-    )
+
+    def loss_of(model: nn.Module, rows: np.ndarray, epoch: int) -> Terms:
+        device = next(model.parameters()).device
+        logits = model(**tensors(tokens, rows, inputs, device)).logits
+        return {"hard": (hard_label_loss(logits, labels[rows].to(device)), len(rows))}
+
+    return loss_of
 
 
 def start_model(source: Source, seed: int) -> Any:
@@ -99,5 +108,6 @@ def train_teacher(
     model = start_model(source, settings.seed)
     if source.trained:
         return model, {}
-    facts = train(model, tokens, source.task.inputs, hard_loss(tokens), settings, checkpoints, key, "teacher")
+    loss_of, key = hard_loss(tokens, source.task.inputs), f"{key} {tokens_sha256(tokens)}"
+    facts = train(model, tokens.lengths, loss_of, settings, checkpoints, key, "teacher")
     return model, facts

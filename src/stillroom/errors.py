@@ -24,6 +24,12 @@ class CheckFailed(StillroomError):
     exit_code = 1
 
 
+class Terminated(StillroomError):
+    """SIGTERM came, and what was done is saved (exit code 143, as the shell has it for this signal)."""
+
+    exit_code = 143
+
+
 def first_line(error: Exception) -> str:
     """What another library says went wrong, cut to one line."""
     text = str(error).strip()

@@ -91,13 +91,14 @@ class MeasureRecipe:
 class Recipe:
     """max_length: tokens, special tokens included; longer texts are cut.
 
-    checkpoint_every_s: seconds of training between checkpoints.
+    checkpoint_every_s: seconds of training between checkpoints, of which the last checkpoints_kept stay.
     """
 
     name: str = ""
     seed: int = 0
     max_length: int = 128
     checkpoint_every_s: float = 60.0
+    checkpoints_kept: int = 2
     data: DataRecipe = field(default_factory=DataRecipe)
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
     student: StudentRecipe = field(default_factory=StudentRecipe)
@@ -137,6 +138,7 @@ _SEED = _within(0, 2**32 - 1)  # what every library's generator takes
 LIMITS = {
     "seed": _SEED,
     "checkpoint_every_s": _AT_LEAST_0,
+    "checkpoints_kept": _AT_LEAST_1,
     "max_length": _within(2, 512),  # [CLS] and [SEP] alone are two; BERT's position table ends at 512
     "data.text_column": _NOT_EMPTY,
     "data.label_column": _NOT_EMPTY,

@@ -176,6 +176,7 @@ def _settings(recipe: Recipe, section: Any) -> TrainSettings:
         recipe.seed,
         section.freeze_word_embeddings,
         recipe.checkpoint_every_s,
+        recipe.checkpoints_kept,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stillroom.distill import checkpoint
-from stillroom.distill.checkpoint import KEPT, Progress, load_checkpoint, save_checkpoint
+from stillroom.distill.checkpoint import Progress, load_checkpoint, save_checkpoint
 
 KEY = "a run"
 
@@ -46,7 +46,7 @@ def saved_at(folder: Path, *counts: int, key: str = KEY) -> dict[int, nn.Module]
     for count in counts:
         steps(model, optimizer, count - done)
         done = count
-        save_checkpoint(folder, model, optimizer, Progress(count, (0.5,), count / 8), key)
+        save_checkpoint(folder, model, optimizer, Progress(count, (0.5,), count / 8), key, 2)
         found[count], _ = small_model(0)
         found[count].load_state_dict(model.state_dict())
     return found
@@ -56,19 +56,19 @@ def test_round_trip(tmp_path: Path) -> None:
     model, optimizer = small_model(0)
     steps(model, optimizer, 3)
     progress = Progress(3, (0.75, 0.1 + 0.2), 1 / 3)
-    save_checkpoint(tmp_path, model, optimizer, progress, KEY)
+    save_checkpoint(tmp_path, model, optimizer, progress, KEY, 2)
+    torch.manual_seed(2)
     steps(model, optimizer, 4)
-    after = torch.rand(5)
 
     other, its_optimizer = small_model(1)
     assert not same(model, other)
     with torch.no_grad():
         other[0].weight.copy_(model[0].weight)  # frozen: comes from the model itself, not the checkpoint
     assert load_checkpoint(tmp_path, other, its_optimizer, KEY) == progress
-    # The same steps from here must use the same moments, step count and random numbers.
+    # The same steps from here must use the same moments and step count.
+    torch.manual_seed(2)
     steps(other, its_optimizer, 4)
     assert same(model, other)
-    assert torch.equal(torch.rand(5), after)
 
 
 def test_frozen_weights_are_not_written(tmp_path: Path) -> None:
@@ -82,7 +82,6 @@ def test_frozen_weights_are_not_written(tmp_path: Path) -> None:
         "exp_avg:2.weight",
         "exp_avg_sq:2.weight",
         "step:2.weight",
-        "random_state",
     } <= names
 
 
@@ -94,7 +93,6 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_only_the_last_two_are_kept(tmp_path: Path) -> None:
     saved_at(tmp_path, 1, 2, 9, 10, 100)
-    assert KEPT == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
 
 
@@ -201,7 +199,7 @@ def test_a_crash_while_saving_keeps_the_one_before(
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(tmp_path, model, optimizer, Progress(4), KEY)
+        save_checkpoint(tmp_path, model, optimizer, Progress(4), KEY, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
     found = load_checkpoint(tmp_path, model, optimizer, KEY)
     assert found is not None and found.step == 3

@@ -18,8 +18,9 @@ from stillroom.distill import distill
 from stillroom.distill.distill import LossWeights, distill_from_model, plain_student
 from stillroom.distill.evaluate import predict_logits
 from stillroom.distill.losses import hidden_cosine_loss
+from stillroom.distill.targets_cache import tokens_sha256
 from stillroom.distill.teacher import hard_loss
-from stillroom.distill.train import TrainSettings, learning_rate_at, mixed_precision, train
+from stillroom.distill.train import Terms, TrainSettings, learning_rate_at, mixed_precision, train
 from stillroom.errors import UsageError
 from stillroom.numerics import accuracy, compare_logits
 from stillroom.student import load_model
@@ -52,12 +53,12 @@ class Watched:
     """hard_loss that counts its calls and does something else at one of them."""
 
     def __init__(self, tokens: Tokens, at: int = 0, instead: Callable[..., Any] = lambda loss: loss) -> None:
-        self.plain, self.at, self.instead, self.calls = hard_loss(tokens), at, instead, 0
+        self.plain, self.at, self.instead, self.calls = hard_loss(tokens, INPUTS), at, instead, 0
 
-    def __call__(self, output: Any, batch: dict[str, torch.Tensor], rows: np.ndarray) -> Any:
+    def __call__(self, model: torch.nn.Module, rows: np.ndarray, epoch: int) -> Terms:
         self.calls += 1
-        loss = self.plain(output, batch, rows)
-        return self.instead(loss) if self.calls == self.at else loss
+        ((mean, count),) = self.plain(model, rows, epoch).values()
+        return {"hard": (self.instead(mean) if self.calls == self.at else mean, count)}
 
 
 def interrupt(loss: torch.Tensor) -> torch.Tensor:
@@ -70,8 +71,8 @@ def run(
     """One call as a new process would make it -> weights and facts."""
     torch.manual_seed(np.random.default_rng().integers(2**31))  # nothing may hang on what came before
     model = load_model(folder)
-    plan, loss = settings(**changes), loss or hard_loss(tokens)
-    facts = train(model, tokens, INPUTS, loss, plan, checkpoints, "key", "test")
+    plan, loss = settings(**changes), loss or hard_loss(tokens, INPUTS)
+    facts = train(model, tokens.lengths, loss, plan, checkpoints, f"key {tokens_sha256(tokens)}", "test")
     assert not model.training
     return model.state_dict(), facts
 
@@ -232,7 +233,7 @@ def test_loss_falls_and_new_reviews_are_understood(
         epochs=10, learning_rate=3e-3, batch_size=16, freeze_word_embeddings=False, checkpoint_every_s=1e9
     )
     model = load_model(folder)
-    facts = train(model, tokens, INPUTS, hard_loss(tokens), plan, tmp_path, "key", "test")
+    facts = train(model, tokens.lengths, hard_loss(tokens, INPUTS), plan, tmp_path, "key", "test")
     assert facts["rows"] == 240 and facts["steps"] == 150 and len(facts["epoch_losses"]) == 10
     assert facts["epoch_losses"][-1] < 0.3 * facts["epoch_losses"][0]
     unseen = review_tokens(folder, 120, LABELS, seed=1)
