@@ -18,6 +18,7 @@ from stillroom.distill.losses import hard_label_loss, hidden_cosine_loss, soft_t
 from stillroom.distill.targets_cache import teacher_outputs, tokens_sha256
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
+from stillroom.processes import is_first, wait_for_first
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
 
@@ -50,7 +51,11 @@ def distill_from_model(
     work, teacher_sha256 = Path(work), model_sha256(teacher)
     kept = choose_layers(layers, len(layer_list(teacher)))
     student = student_from_teacher(teacher, kept)
-    outputs = teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, work / "teacher-outputs")
+    folder = work / "teacher-outputs"
+    if is_first():
+        teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, folder)
+    wait_for_first()  # which computes them once; all processes map the same files
+    outputs = teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, folder)
     labels = torch.from_numpy(tokens.labels)
 
     def loss_of(model: nn.Module, rows: np.ndarray, epoch: int) -> Terms:

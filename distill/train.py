@@ -10,14 +10,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from stillroom.distill.batches import epoch_batches
@@ -25,6 +23,7 @@ from stillroom.distill.checkpoint import Progress, load_checkpoint, save_checkpo
 from stillroom.distill.sigterm import Termination
 from stillroom.errors import UsageError
 from stillroom.files import sha256_json
+from stillroom.processes import connect
 from stillroom.progress import progress_bar, say
 
 # Named parts of a loss: each a mean, already weighted, and the count it is a mean over (rows, or tokens).
@@ -36,7 +35,6 @@ Loss = Callable[[nn.Module, np.ndarray, int], Terms]
 WARMUP_SHARE = 0.1  # of all steps, linear; then linear decay to 0, as BERT is fine-tuned
 WEIGHT_DECAY = 0.01  # BERT's; not on biases and LayerNorm
 MAX_GRADIENT_NORM = 1.0
-PATIENCE = timedelta(days=7)  # of a process that waits for another, which may be reading a large corpus
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,6 @@ def mixed_precision() -> str:
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
     capabilities = torch.cpu.get_capabilities()
     return "bf16" if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "no"
-
-
-def make_accelerator() -> Accelerator:
-    """This process' part of the machinery, which knows of the other processes if there are any."""
-    return Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=mixed_precision(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-    )
 
 
 def learning_rate_at(step: int, steps: int, peak: float) -> float:
@@ -118,7 +107,8 @@ def train(
     same weights, bit for bit on CPU with the same number of processes. Raises UsageError when the loss is
     not finite, leaving the last good checkpoint, and Terminated, after saving, on SIGTERM.
     """
-    accelerator = make_accelerator()
+    connect()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=mixed_precision())
     for name, parameter in model.named_parameters():
         if name.endswith("word_embeddings.weight"):
             parameter.requires_grad = not settings.freeze_word_embeddings

@@ -16,6 +16,7 @@ import stillroom
 from stillroom import cli_options
 from stillroom.errors import StillroomError, UsageError
 from stillroom.files import is_disk_full
+from stillroom.processes import is_first
 from stillroom.progress import say
 
 if TYPE_CHECKING:
@@ -104,8 +105,11 @@ def run_verb(options: argparse.Namespace) -> Answer:
 
 def distill_verb(options: argparse.Namespace) -> Answer:
     from stillroom.pipeline import distill_pipeline
+    from stillroom.processes import process_count, run_processes
     from stillroom.steps import open_run
 
+    if options.num_processes != 1 and process_count() == 1:
+        sys.exit(run_processes(options.num_processes, options.arguments))
     recipe, out = recipe_of(options), run_folder(options)
     with open_run(out, fresh=options.fresh) as run:
         distill_pipeline(run, recipe, allow_download=options.allow_download)
@@ -224,7 +228,7 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
         distill_verb,
         "Do the first part of run: data, teacher, student.",
         "stillroom distill demo --data reviews.csv --teacher ./my-bert --out runs/mine",
-        cli_options.distill_options,
+        cli_options.distill_verb_options,
     ),
     "export": (
         export_verb,
@@ -275,6 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb. Exit codes: 0 ok, 1 a check failed, 2 bad usage or input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
+    options.arguments = arguments
     options.command = shlex.join(["stillroom", *arguments])
     if not getattr(options, "allow_download", False):
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers loads: nothing reaches for a network
@@ -298,7 +303,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             raise
         return 2
-    print(json.dumps(document, ensure_ascii=False, indent=2) if options.json else table)
+    if is_first():
+        print(json.dumps(document, ensure_ascii=False, indent=2) if options.json else table)
     return 0
 
 

@@ -11,6 +11,13 @@ def run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--no-baselines", action="store_true", help="leave out the student without a teacher")
 
 
+def distill_verb_options(verb: argparse.ArgumentParser) -> None:
+    distill_options(verb)
+    verb.add_argument(
+        "--num-processes", type=int, default=1, metavar="N", help="train in N processes on this machine"
+    )
+
+
 def distill_options(verb: argparse.ArgumentParser) -> None:
     option = verb.add_argument
     option("recipe", nargs="?", default="demo", help="demo, full, or a .toml file (default: %(default)s)")

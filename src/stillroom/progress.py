@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from stillroom.processes import is_first
+
 
 def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
     """A bar that shows time left; in a log file it prints at most a line every ten seconds."""
@@ -19,9 +21,11 @@ def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
         dynamic_ncols=interactive,
         mininterval=0.2 if interactive else 10.0,
         leave=True,
+        disable=not is_first(),
     )
 
 
 def say(line: str) -> None:
-    """Tell the user one line, on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Tell the user one line, on standard error. Of several processes only the first speaks."""
+    if is_first():
+        print(line, file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from stillroom.errors import UsageError, first_line
 from stillroom.extras import resolve_source
 from stillroom.files import staged_folder
 from stillroom.numerics import accuracy, macro_f1
+from stillroom.processes import is_first
 from stillroom.progress import say
 from stillroom.recipe import Recipe, recipe_to_dict
 from stillroom.splits import load_splits
@@ -79,7 +80,7 @@ def teacher_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
         "model_sha256": source_sha256,
         **recorded(run, "data"),
     }  # fmt: skip
-    facts = _told(run, do_step(run, "teacher", made_from, ("teacher",), work))
+    facts = _told(run, do_step(run, "teacher", made_from, ("teacher",), work, together=True))
     if not facts["test"]["accuracy"]:
         raise UsageError(
             f"the teacher is right on none of the {run.facts('data')['counts']['test_rows']} test rows: "
@@ -163,7 +164,7 @@ def _from_teacher(
         **recorded(run, "data", "teacher"),
         **made_from,
     }
-    return _told(run, do_step(run, name, everything, (name,), work))
+    return _told(run, do_step(run, name, everything, (name,), work, together=True))
 
 
 def _settings(recipe: Recipe, section: Any) -> TrainSettings:
@@ -187,7 +188,12 @@ def _data_lineage(run: Run) -> dict[str, Any]:
 def _save_and_score(
     run: Run, name: str, model: Any, tokenizer_json: str, task: TaskSpec, lineage: dict[str, Any]
 ) -> dict[str, Any]:
-    """Score a model on validation and test, and write its folder and test logits, all or nothing."""
+    """Score a model on validation and test, and write its folder and test logits, all or nothing.
+
+    Of several processes the first does it.
+    """
+    if not is_first():
+        return {}
     from stillroom.distill.evaluate import predict_logits
     from stillroom.student import parameter_count, save_student
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from stillroom.errors import UsageError
 from stillroom.files import read_json, sha256_file, sha256_folder, sha256_json, write_json
+from stillroom.processes import is_first, told_by_first, wait_for_first
 from stillroom.progress import say
 
 STATE = ".stillroom"  # step records, checkpoints and caches, inside the run folder
@@ -50,6 +51,9 @@ def open_run(folder: Path, *, fresh: bool = False) -> Iterator[Run]:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STATE).is_dir():
         raise UsageError(f"{folder} is not empty and not a stillroom run: choose another --out")
     (folder / STATE).mkdir(parents=True, exist_ok=True)
+    if not is_first():
+        yield Run(folder)  # the first process has the lock, for all of them
+        return
     with (folder / STATE / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,24 +82,25 @@ def do_step(
     made_from: dict[str, Any],
     outputs: tuple[str, ...],
     work: Callable[[], dict[str, Any]],
+    *,
+    together: bool = False,
 ) -> dict[str, Any]:
     """Do a step, or keep its result when it was made from the same things and its outputs are untouched.
 
     made_from: JSON values; a change is named to the user. outputs: paths in the run folder, each written
-    whole by work. work returns the facts that later steps and the report need.
+    whole by work. work returns the facts that later steps and the report need. together: of several
+    processes all do the work, and the first alone writes; otherwise the others wait for the first.
     """
-    if run.record(name).is_file():
-        record = read_json(run.record(name))
-        changed = _changes(record["made_from"], made_from)
-        touched = [path for path in outputs if fingerprint(run.folder / path) != record["outputs"].get(path)]
-        if not changed and not touched:
-            say(f"{name}: done before, kept")
-            return dict(record["facts"])
-        reason = "; ".join(changed) if changed else f"{', '.join(touched)} changed on disk or is missing"
-        say(f"{name}: done again, because {reason}")
-        run.record(name).unlink()
-    else:
-        say(f"{name} ...")
+    if not is_first():
+        if told_by_first(None) and together:
+            work()
+        wait_for_first()
+        return run.facts(name)
+    needed = _is_needed(run, name, made_from, outputs)
+    told_by_first(needed)
+    if not needed:
+        wait_for_first()
+        return run.facts(name)
     start = time.monotonic()
     facts = work()
     seconds = time.monotonic() - start
@@ -110,7 +115,25 @@ def do_step(
     )
     shutil.rmtree(run.work / name, ignore_errors=True)  # checkpoints and caches: their step is done
     say(f"{name}: done in {seconds:.0f} s")
+    wait_for_first()
     return facts
+
+
+def _is_needed(run: Run, name: str, made_from: dict[str, Any], outputs: tuple[str, ...]) -> bool:
+    """Whether a step is to be done, said to the user; a record that no longer holds is removed."""
+    if run.record(name).is_file():
+        record = read_json(run.record(name))
+        changed = _changes(record["made_from"], made_from)
+        touched = [path for path in outputs if fingerprint(run.folder / path) != record["outputs"].get(path)]
+        if not changed and not touched:
+            say(f"{name}: done before, kept")
+            return False
+        reason = "; ".join(changed) if changed else f"{', '.join(touched)} changed on disk or is missing"
+        say(f"{name}: done again, because {reason}")
+        run.record(name).unlink()
+    else:
+        say(f"{name} ...")
+    return True
 
 
 def recorded(run: Run, *names: str) -> dict[str, str]:
