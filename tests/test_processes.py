@@ -74,7 +74,8 @@ def alone(given_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFacto
 def two(given_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("two") / "run"
     found = done(stillroom(*arguments(given_files, out), "--json", processes=2))
-    assert found.stderr.count("student ...") == 1 and "Traceback" not in found.stderr
+    assert found.stderr.count("2 processes train together") == found.stderr.count("student ...") == 1
+    assert "Traceback" not in found.stderr
     assert set(json.loads(found.stdout)) == {"teacher", "student", "student_folder"}  # one document, not two
     return out
 

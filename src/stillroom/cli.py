@@ -110,6 +110,8 @@ def distill_verb(options: argparse.Namespace) -> Answer:
 
     if options.num_processes != 1 and process_count() == 1:
         sys.exit(run_processes(options.num_processes, options.arguments))
+    if process_count() > 1:
+        say(f"{process_count()} processes train together")
     recipe, out = recipe_of(options), run_folder(options)
     with open_run(out, fresh=options.fresh) as run:
         distill_pipeline(run, recipe, allow_download=options.allow_download)
