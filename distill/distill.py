@@ -41,15 +41,16 @@ def distill_from_model(
     work: str | Path,
     layers: str | int | tuple[int, ...] = "half",
     weights: LossWeights = LossWeights(),
+    layer_choice: str = "every-other",
 ) -> tuple[Any, dict[str, Any]]:
     """Train a student of a teacher that is already in memory; return it and the facts for its lineage.
 
     teacher: a Hugging Face ...ForSequenceClassification model whose logits are in the order of task.labels.
     work: folder for the teacher's outputs and checkpoints; a second call with the same arguments goes on
-    from what is there. layers: see choose_layers. Raises UsageError for layers the teacher does not have.
+    from what is there. layers, layer_choice: see choose_layers. Raises UsageError for layers the teacher does not have.
     """
     work, teacher_sha256 = Path(work), model_sha256(teacher)
-    kept = choose_layers(layers, len(layer_list(teacher)))
+    kept = choose_layers(layers, len(layer_list(teacher)), layer_choice)
     student = student_from_teacher(teacher, kept)
     folder = work / "teacher-outputs"
     if is_first():
@@ -83,12 +84,13 @@ def plain_student(
     settings: TrainSettings,
     work: Path,
     layers: str | int | tuple[int, ...] = "half",
+    layer_choice: str = "every-other",
 ) -> tuple[Any, dict[str, Any]]:
     """The baseline: the same layers of a model that no teacher has trained, fine-tuned on hard labels only.
 
     start: the pretrained model with a new head. Rows, steps and seed are the distilled student's.
     """
-    kept = choose_layers(layers, len(layer_list(start)))
+    kept = choose_layers(layers, len(layer_list(start)), layer_choice)
     student = student_from_teacher(start, kept)
     loss_of, start_sha256 = hard_loss(tokens, task.inputs), model_sha256(start)
     facts = _train_student(student, tokens, loss_of, settings, work, start_sha256, kept, None)

@@ -8,14 +8,21 @@ from typing import Any
 from stillroom.errors import UsageError
 from stillroom.families import family_of
 
+CHOICES = ("every-other", "first-last", "top")  # ways to choose a number of layers
 
-def choose_layers(wanted: str | int | tuple[int, ...], teacher_layers: int) -> tuple[int, ...]:
+
+def choose_layers(
+    wanted: str | int | tuple[int, ...], teacher_layers: int, choice: str = "every-other"
+) -> tuple[int, ...]:
     """Indices of the teacher layers to keep, from 0.
 
-    "half": half as many as the teacher has. An integer: that many, spread evenly, the first and the last
-    among them; for 6 of 12 that is DistilBERT's 0, 2, 4, 7, 9, 11 (https://arxiv.org/abs/1910.01108).
-    A tuple: those. Raises UsageError for an index or a count the teacher does not have.
+    "half": half as many as the teacher has. An integer: that many. A tuple: those, whatever the choice.
+    choice: "every-other" spreads them evenly, the first and the last among them; for 6 of 12 that is
+    DistilBERT's 0, 2, 4, 7, 9, 11 (https://arxiv.org/abs/1910.01108). "first-last" takes them from both
+    ends, "top" from the end. Raises UsageError for an index or a count the teacher does not have.
     """
+    if choice not in CHOICES:
+        raise UsageError(f"student.layer_choice {choice!r}: expected one of {', '.join(CHOICES)}")
     if isinstance(wanted, tuple):
         wrong = [index for index in wanted if not 0 <= index < teacher_layers]
         if wrong or not wanted or list(wanted) != sorted(set(wanted)):
@@ -31,6 +38,11 @@ def choose_layers(wanted: str | int | tuple[int, ...], teacher_layers: int) -> t
     count = max(1, teacher_layers // 2) if isinstance(wanted, str) else wanted
     if not 1 <= count <= teacher_layers:
         raise UsageError(f"student.layers {count}: the teacher has {teacher_layers} layers")
+    if choice == "first-last":
+        first = (count + 1) // 2
+        return (*range(first), *range(teacher_layers - count + first, teacher_layers))
+    if choice == "top":
+        return tuple(range(teacher_layers - count, teacher_layers))
     if count == 1:
         return (0,)
     return tuple(round(index * (teacher_layers - 1) / (count - 1)) for index in range(count))

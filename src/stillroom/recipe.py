@@ -55,9 +55,13 @@ class TeacherRecipe:
 
 @dataclass(frozen=True)
 class StudentRecipe:
-    """layers: "half" of the teacher's, how many, or which (from 0). The weights are those of the losses."""
+    """layers: "half" of the teacher's, how many, or which (from 0). The weights are those of the losses.
+
+    layer_choice: how a number of layers is chosen, see distill.layers.choose_layers.
+    """
 
     layers: str | int | tuple[int, ...] = "half"
+    layer_choice: str = "every-other"
     epochs: int = 3
     learning_rate: float = 1e-4
     batch_size: int = 32
@@ -152,6 +156,9 @@ LIMITS = {
     "teacher.batch_size": _AT_LEAST_1,
     "student.layers": Limit(
         _good_layers, '"half", a number of layers, or a list of increasing indices from 0'
+    ),
+    "student.layer_choice": Limit(
+        lambda value: value in ("every-other", "first-last", "top"), '"every-other", "first-last" or "top"'
     ),
     "student.epochs": _AT_LEAST_1,
     "student.learning_rate": _ABOVE_0,

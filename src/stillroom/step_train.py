@@ -105,6 +105,7 @@ def student_step(run: Run, recipe: Recipe) -> dict[str, Any]:
             run.work / "student",
             chosen.layers,
             LossWeights(chosen.temperature, chosen.soft_weight, chosen.hard_weight, chosen.cosine_weight),
+            chosen.layer_choice,
         )
         return model, {
             "teacher_sha256": teacher.weights_sha256,
@@ -130,6 +131,7 @@ def baseline_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
             _settings(recipe, recipe.student),
             run.work / "baseline",
             recipe.student.layers,
+            recipe.student.layer_choice,
         )
         start = "trained head" if opened.trained else "pretrained encoder"
         return model, {"start_sha256": source_sha256, "training": {**training, "start": start}}

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.distill.layers import choose_layers, layer_list, student_from_teacher
+from stillroom.distill.layers import CHOICES, choose_layers, layer_list, student_from_teacher
 from stillroom.errors import UsageError
 from stillroom.student import load_model, parameter_count
 
@@ -129,3 +129,35 @@ def test_training_the_student_leaves_the_teacher_alone(teacher: tuple[str, Any])
             parameter.add_(1.0)
     assert model.config.num_hidden_layers == 4
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("choice", "wanted"),
+    [
+        ("every-other", (0, 2, 4, 7, 9, 11)),  # DistilBERT's own
+        ("first-last", (0, 1, 2, 9, 10, 11)),
+        ("top", (6, 7, 8, 9, 10, 11)),
+    ],
+)
+def test_half_of_bert_base(choice: str, wanted: tuple[int, ...]) -> None:
+    assert choose_layers("half", 12, choice) == choose_layers(6, 12, choice) == wanted
+
+
+@given(st.integers(1, 48), st.data(), st.sampled_from(CHOICES))
+def test_every_choice_keeps_that_many(layers: int, data: st.DataObject, choice: str) -> None:
+    count = data.draw(st.integers(1, layers))
+    kept = choose_layers(count, layers, choice)
+    assert len(kept) == count and list(kept) == sorted(set(kept))
+    assert kept[0] >= 0 and kept[-1] < layers
+    assert choice == "top" or kept[0] == 0
+    assert count == 1 or kept[-1] == layers - 1
+    assert choose_layers(layers, layers, choice) == tuple(range(layers))
+
+
+def test_a_list_of_layers_needs_no_choice() -> None:
+    assert choose_layers((1, 4), 6, "top") == (1, 4)
+
+
+def test_an_unknown_choice() -> None:
+    with pytest.raises(UsageError, match="'best': expected one of every-other, first-last, top"):
+        choose_layers(3, 6, "best")
