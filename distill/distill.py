@@ -47,7 +47,8 @@ def distill_from_model(
 
     teacher: a Hugging Face ...ForSequenceClassification model whose logits are in the order of task.labels.
     work: folder for the teacher's outputs and checkpoints; a second call with the same arguments goes on
-    from what is there. layers, layer_choice: see choose_layers. Raises UsageError for layers the teacher does not have.
+    from what is there. layers, layer_choice: see choose_layers.
+    Raises UsageError for layers the teacher does not have.
     """
     work, teacher_sha256 = Path(work), model_sha256(teacher)
     kept = choose_layers(layers, len(layer_list(teacher)), layer_choice)
