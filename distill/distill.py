@@ -14,8 +14,10 @@ from torch import nn
 
 from stillroom.distill.batches import tensors
 from stillroom.distill.layers import choose_layers, layer_list, student_from_teacher
-from stillroom.distill.losses import hard_label_loss, hidden_cosine_loss, soft_target_loss
+from stillroom.distill.losses import hidden_cosine_loss
+from stillroom.distill.score_scale import score_scale, trained_in
 from stillroom.distill.targets_cache import teacher_outputs, tokens_sha256
+from stillroom.distill.task_loss import hard_loss_of, soft_loss
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
 from stillroom.processes import is_first, wait_for_first
@@ -58,23 +60,24 @@ def distill_from_model(
         teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, folder)
     wait_for_first()  # which computes them once; all processes map the same files
     outputs = teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, folder)
-    labels = torch.from_numpy(tokens.labels)
+    labels, scale = torch.from_numpy(tokens.labels), score_scale(tokens, task.kind)
 
     def loss_of(model: nn.Module, rows: np.ndarray, epoch: int) -> Terms:
         device = next(model.parameters()).device
         batch = tensors(tokens, rows, task.inputs, device)
         output = model(**batch, output_hidden_states=True)
         teacher_logits, teacher_hidden = outputs.batch(tokens, rows, device)
-        soft = soft_target_loss(output.logits, teacher_logits, weights.temperature)
-        hard = hard_label_loss(output.logits, labels[rows].to(device))
+        soft = soft_loss(task.kind, output.logits, teacher_logits, weights.temperature, scale)
+        hard, labelled = hard_loss_of(task.kind, output.logits, labels[rows].to(device), scale)
         cosine = hidden_cosine_loss(output.hidden_states[-1], teacher_hidden, batch["attention_mask"])
         return {
             "soft": (weights.soft * soft, len(rows)),
-            "hard": (weights.hard * hard, len(rows)),
+            "hard": (weights.hard * hard, labelled),
             "cosine": (weights.cosine * cosine, int(tokens.lengths[rows].sum())),
         }
 
-    facts = _train_student(student, tokens, loss_of, settings, work, teacher_sha256, kept, weights)
+    with trained_in(scale, student):
+        facts = _train_student(student, tokens, loss_of, settings, work, teacher_sha256, kept, weights)
     return student, facts
 
 
@@ -86,15 +89,20 @@ def plain_student(
     work: Path,
     layers: str | int | tuple[int, ...] = "half",
     layer_choice: str = "every-other",
+    *,
+    new_head: bool = True,
 ) -> tuple[Any, dict[str, Any]]:
     """The baseline: the same layers of a model that no teacher has trained, fine-tuned on hard labels only.
 
-    start: the pretrained model with a new head. Rows, steps and seed are the distilled student's.
+    start: the pretrained model, with a new_head or one that was trained before. Rows, steps and seed are
+    the distilled student's.
     """
     kept = choose_layers(layers, len(layer_list(start)), layer_choice)
     student = student_from_teacher(start, kept)
-    loss_of, start_sha256 = hard_loss(tokens, task.inputs), model_sha256(start)
-    facts = _train_student(student, tokens, loss_of, settings, work, start_sha256, kept, None)
+    scale, start_sha256 = score_scale(tokens, task.kind), model_sha256(start)
+    with trained_in(scale, student, new_head=new_head):
+        loss_of = hard_loss(tokens, task, scale)
+        facts = _train_student(student, tokens, loss_of, settings, work, start_sha256, kept, None)
     return student, facts
 
 

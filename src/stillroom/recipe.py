@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import UsageError, did_you_mean, shown
+from stillroom.kinds import KINDS
 
 MAX_RECIPE_BYTES = 2**20  # a recipe has a few dozen lines
 
@@ -93,12 +94,13 @@ class MeasureRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """max_length: tokens, special tokens included; longer texts are cut.
+    """task: a kind of kinds.KINDS. max_length: tokens, special tokens included; longer texts are cut.
 
     checkpoint_every_s: seconds of training between checkpoints, of which the last checkpoints_kept stay.
     """
 
     name: str = ""
+    task: str = "text-classification"
     seed: int = 0
     max_length: int = 128
     checkpoint_every_s: float = 60.0
@@ -140,6 +142,7 @@ _NOT_EMPTY = Limit(bool, "not empty")
 _SEED = _within(0, 2**32 - 1)  # what every library's generator takes
 
 LIMITS = {
+    "task": Limit(lambda value: value in KINDS, " or ".join(f'"{name}"' for name in KINDS)),
     "seed": _SEED,
     "checkpoint_every_s": _AT_LEAST_0,
     "checkpoints_kept": _AT_LEAST_1,

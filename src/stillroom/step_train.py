@@ -11,7 +11,7 @@ import numpy as np
 from stillroom.errors import UsageError, first_line
 from stillroom.extras import resolve_source
 from stillroom.files import staged_folder
-from stillroom.numerics import accuracy, macro_f1
+from stillroom.kinds import all_scores, in_words, kind_of
 from stillroom.processes import is_first
 from stillroom.progress import say
 from stillroom.recipe import Recipe, recipe_to_dict
@@ -53,7 +53,9 @@ def teacher_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
         from stillroom.tokens import encode_rows, pad_id_of, tokenizer_from_json
 
         splits = load_splits(run.folder / "data")
-        opened = open_source(source, splits.labels, recipe.max_length, pair=bool(recipe.data.pair_column))
+        opened = open_source(
+            source, splits.labels, recipe.max_length, pair=bool(recipe.data.pair_column), kind=recipe.task
+        )
         for note in opened.notes:
             say(f"  {note}")
         tokenizer = tokenizer_from_json(opened.tokenizer_json, opened.task.max_length)
@@ -76,15 +78,17 @@ def teacher_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
     made_from = {
         "recipe": {**recipe_to_dict(recipe)["teacher"], "source": "", "max_length": recipe.max_length,
                    "seed": recipe.seed},
+        "task": recipe.task,
         "pair": bool(recipe.data.pair_column),
         "model_sha256": source_sha256,
         **recorded(run, "data"),
     }  # fmt: skip
     facts = _told(run, do_step(run, "teacher", made_from, ("teacher",), work, together=True))
-    if not facts["test"]["accuracy"]:
+    metric = kind_of(recipe.task).metric
+    if not facts["test"][metric] > 0:
         raise UsageError(
-            f"the teacher is right on none of the {run.facts('data')['counts']['test_rows']} test rows: "
-            "check the labels, bring more rows, or raise teacher.epochs"
+            f"the teacher's {metric} on the {run.facts('data')['counts']['test_rows']} test rows is "
+            f"{facts['test'][metric]:.3g}: check the labels, bring more rows, or raise teacher.epochs"
         )
     return facts
 
@@ -123,7 +127,8 @@ def baseline_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
         from stillroom.distill.distill import plain_student
         from stillroom.distill.teacher import open_source, start_model
 
-        opened = open_source(source, teacher.task.labels, teacher.task.max_length, pair=teacher.task.pair)
+        task = teacher.task
+        opened = open_source(source, task.labels, task.max_length, pair=task.pair, kind=task.kind)
         model, training = plain_student(
             start_model(opened, recipe.seed),
             tokens,
@@ -132,6 +137,7 @@ def baseline_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
             run.work / "baseline",
             recipe.student.layers,
             recipe.student.layer_choice,
+            new_head=not opened.trained,
         )
         start = "trained head" if opened.trained else "pretrained encoder"
         return model, {"start_sha256": source_sha256, "training": {**training, "start": start}}
@@ -205,10 +211,7 @@ def _save_and_score(
         for split in ("validation", "test"):
             tokens, _ = encode(run, partial, task, split)
             logits = predict_logits(model, tokens, task.inputs, f"{name} on {split}")
-            scores[split] = {
-                "accuracy": accuracy(logits, tokens.labels),
-                "macro_f1": macro_f1(logits, tokens.labels),
-            }
+            scores[split] = all_scores(task.kind, logits, tokens.labels)
         np.save(partial / "test_logits.npy", logits)
     size_bytes = (run.folder / name / "model.safetensors").stat().st_size
     return {
@@ -220,7 +223,7 @@ def _save_and_score(
 
 
 def _told(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
-    say(f"  {facts['parameters'] / 1e6:.1f} M parameters, test accuracy {facts['test']['accuracy']:.2%}")
+    say(f"  {facts['parameters'] / 1e6:.1f} M parameters; on test {in_words(facts['test'])}")
     if weakness := learned_nothing(run, facts):
         say(f"  warning: {weakness}")
     return facts
@@ -229,9 +232,9 @@ def _told(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
 def learned_nothing(run: Run, facts: dict[str, Any]) -> str:
     """What to tell of a model that one fixed answer would beat or equal on test; "" for any other."""
     counts = run.facts("data")["counts"]
-    if facts["test"]["accuracy"] > counts["majority_accuracy"]:
+    if next(iter(facts["test"].values())) > counts["fixed_answer_score"]:
         return ""
     return (
-        f"no better than always saying {counts['majority_label']!r} ({counts['majority_accuracy']:.1%} of "
+        f"no better than always answering {counts['fixed_answer']!r} ({counts['fixed_answer_score']:.1%} on "
         "test): check the labels, bring more rows, or train for more epochs"
     )
