@@ -1,7 +1,7 @@
 """Students narrower than their teacher: fewer dimensions, attention heads and feed-forward neurons.
 
-They start from what is strongest in the teacher's weights. No text is read and nothing is drawn by chance: the
-same teacher gives the same student.
+They start from what is strongest in the teacher's weights. No text is read and nothing is drawn by chance:
+the same teacher gives the same student.
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ def _attention_dimensions(
         _weight(layer, path)[:, hidden].norm(dim=1) for path in (family.query, family.key, family.value)
     )
     out = _weight(layer, family.attention_out)[hidden].norm(dim=0)
-    teacher_heads, heads = teacher_config.num_attention_heads, config.num_attention_heads
-    one, narrow = len(query) // teacher_heads, config.hidden_size // heads
+    teacher_heads, heads = int(teacher_config.num_attention_heads), int(config.num_attention_heads)
+    one, narrow = len(query) // teacher_heads, len(hidden) // heads
     if narrow > one:
-        passed = _strongest(value * out, config.hidden_size)
+        passed = _strongest(value * out, len(hidden))
         return passed, passed
     strength = (value * out).view(teacher_heads, one)
     whole = _strongest(strength.sum(dim=1), heads)

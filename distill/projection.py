@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import skip_init
 
 from stillroom.distill.narrow import hidden_dimensions
 
@@ -35,8 +34,8 @@ def with_projections(student: Any, teacher: Any) -> Any:
     """The student, in StudentWithProjections where the teacher is wider (https://arxiv.org/abs/1909.10351).
 
     A projection starts by putting each of the student's dimensions where narrow_student took it from, and 0
-    elsewhere: no chance in it, and near the teacher from the first step. It must be used in every step: a
-    checkpoint holds the optimizer's state of every weight.
+    elsewhere, with no chance in it. Every one must be used in every step, as a checkpoint holds the
+    optimizer's state of every weight: so without a loss on hidden states there should be none.
     """
     narrow, wide = int(student.config.hidden_size), int(teacher.config.hidden_size)
     if narrow == wide:
@@ -45,7 +44,7 @@ def with_projections(student: Any, teacher: Any) -> Any:
     weight[hidden_dimensions(teacher, narrow), torch.arange(narrow)] = 1.0
     projections = nn.ModuleList()
     for _ in range(int(student.config.num_hidden_layers) + 1):
-        projection = skip_init(nn.Linear, narrow, wide)
+        projection = nn.Linear(narrow, wide)
         projection.load_state_dict({"weight": weight, "bias": torch.zeros(wide)})
         projections.append(projection)
     return StudentWithProjections(student, projections)
