@@ -107,7 +107,7 @@ def relation_loss(
 
 
 def _log_relations(a: Tensor, b: Tensor, attention_mask: Tensor, heads: int) -> Tensor:
-    """log softmax(a b^T / sqrt(width of a head)) over b's real tokens: [batch, heads, length, length]."""
+    """log softmax(a b^T / sqrt(width of a head)) over real tokens of b: [batch, heads, length, length]."""
     _same_shape("states", a, b)
     if a.shape[:2] != attention_mask.shape or a.shape[2] % heads:
         raise ValueError(
@@ -116,7 +116,7 @@ def _log_relations(a: Tensor, b: Tensor, attention_mask: Tensor, heads: int) -> 
     batch, length, width = a.shape
     with torch.autocast(a.device.type, enabled=False):  # it would multiply float32 in bf16
         left, right = (
-            states.float().view(batch, length, heads, width // heads).transpose(1, 2) for states in (a, b)
+            states.float().reshape(batch, length, heads, width // heads).transpose(1, 2) for states in (a, b)
         )
         scores = left @ right.transpose(2, 3) * (width // heads) ** -0.5
         # Finite, so that a row without a real token has relations too, which then do not count.
