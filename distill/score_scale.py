@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from stillroom.families import family_of
 from stillroom.tokens import Tokens
 
 
@@ -38,9 +38,9 @@ def score_scale(tokens: Tokens, kind: str) -> ScoreScale:
     return ScoreScale(float(scores.mean()), float(scores.std()) or 1.0)
 
 
-def last_linear(model: Any) -> nn.Linear:
-    """The layer that gives the logits: the last of a ...ForSequenceClassification model."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+def last_linear(model: Any) -> Any:
+    """The layer that gives the logits of a ...ForSequenceClassification model."""
+    return model.get_submodule(family_of(model.config.model_type).answer)
 
 
 @contextlib.contextmanager

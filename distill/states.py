@@ -1,11 +1,12 @@
-"""What a layer's attention is made from, caught while a model runs: the losses on relations compare it.
+"""The states of a model that losses compare, by name, and how they are caught while it runs.
 
-Hidden states need none of this: transformers returns them.
+"hidden-0" is what the embeddings give, "hidden-2" what the second layer gives; "query-1", "key-1" and
+"value-1" are what the second layer's attention is made from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,3 +58,32 @@ def attention_states(model: Any, layer: int) -> Iterator[Callable[[], AttentionS
             handle = layer_list(model)[layer].get_submodule(path).register_forward_hook(catcher(name))
             hooks.callback(handle.remove)
         yield states
+
+
+@contextmanager
+def caught_states(
+    model: Any, names: Sequence[str]
+) -> Iterator[Callable[[Any, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]]:
+    """Within the context, a function: what to call, its inputs -> logits, and the states of these names.
+
+    model: the ...ForSequenceClassification model itself; what to call may be the model or what wraps it.
+    States: [batch, length, hidden].
+    """
+    places = [(name, *name.split("-")) for name in names]
+    layers = {int(index) for _, what, index in places if what != "hidden"}
+    want_hidden = any(what == "hidden" for _, what, _ in places)
+    with ExitStack() as stack:
+        caught = {layer: stack.enter_context(attention_states(model, layer)) for layer in sorted(layers)}
+
+        def call(called: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            output = called(**inputs, output_hidden_states=want_hidden)
+            attention = {layer: states() for layer, states in caught.items()}
+            found = {}
+            for name, what, index in places:
+                if what == "hidden":
+                    found[name] = output.hidden_states[int(index)]
+                else:
+                    found[name] = getattr(attention[int(index)], what)
+            return output.logits, found
+
+        yield call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +76,14 @@ def _data_files(recipe: Recipe) -> dict[str, str]:
 
 def encode(run: Run, model: Path, task: TaskSpec, split: str) -> tuple[Tokens, list[str]]:
     """One split as tokens of this model's tokenizer, and its texts as people read them."""
+    rows = getattr(load_splits(run.folder / "data"), split)
+    texts = [row.text if row.pair is None else f"{row.text} | {row.pair}" for row in rows]
+    return encode_for(model, task, rows), texts
+
+
+def encode_for(model: Path, task: TaskSpec, rows: Sequence[Row]) -> Tokens:
+    """Rows as tokens of a model folder's tokenizer."""
     from stillroom.tokens import encode_rows, load_tokenizer, pad_id_of
 
-    rows = getattr(load_splits(run.folder / "data"), split)
     tokenizer = load_tokenizer(model, task.max_length)
-    texts = [row.text if row.pair is None else f"{row.text} | {row.pair}" for row in rows]
-    return encode_rows(tokenizer, rows, task, pad_id_of(model, tokenizer)), texts
+    return encode_rows(tokenizer, rows, task, pad_id_of(model, tokenizer))
