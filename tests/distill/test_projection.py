@@ -127,7 +127,7 @@ def run(
 def test_they_learn_with_the_student_and_are_not_in_it(teacher: Any, tokens: Tokens, tmp_path: Path) -> None:
     start = with_projections(narrow_student(teacher, KEPT, 16), teacher).state_dict()
     wrapped, student, facts = run(teacher, tokens, tmp_path / "checkpoints", epochs=8, relations=True)
-    assert facts["epoch_losses"][-1] < 0.8 * facts["epoch_losses"][0]
+    assert facts["epoch_losses"][-1] < 0.9 * facts["epoch_losses"][0]
     changed = {name for name, tensor in wrapped.state_dict().items() if not torch.equal(tensor, start[name])}
     for index in range(3):
         assert {f"projections.{index}.weight", f"projections.{index}.bias"} <= changed
