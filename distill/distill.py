@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,14 @@ from torch import nn
 from stillroom.distill.batches import tensors
 from stillroom.distill.layers import choose_layers, layer_list, student_from_teacher
 from stillroom.distill.losses import hard_label_loss, hidden_cosine_loss, soft_target_loss
+from stillroom.distill.objective import DEFAULT_WEIGHTS
+from stillroom.distill.objective import LossWeights as LossWeights
 from stillroom.distill.targets_cache import teacher_outputs, tokens_sha256
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
 from stillroom.processes import is_first, wait_for_first
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the three losses, and the temperature of the soft targets (1 at inference)."""
-
-    temperature: float = 2.0
-    soft: float = 1.0
-    hard: float = 0.5
-    cosine: float = 1.0
 
 
 def distill_from_model(
@@ -40,7 +32,7 @@ def distill_from_model(
     settings: TrainSettings,
     work: str | Path,
     layers: str | int | tuple[int, ...] = "half",
-    weights: LossWeights = LossWeights(),
+    weights: LossWeights = DEFAULT_WEIGHTS,
     layer_choice: str = "every-other",
 ) -> tuple[Any, dict[str, Any]]:
     """Train a student of a teacher that is already in memory; return it and the facts for its lineage.
