@@ -17,7 +17,7 @@ from stillroom.distill.batches import tensors
 from stillroom.distill.layers import choose_layers, layer_list, layer_map, layer_map_words
 from stillroom.distill.losses import hidden_cosine_loss, hidden_mse_loss, relation_loss
 from stillroom.distill.narrow import narrow_student
-from stillroom.distill.objective import LossWeights, objective
+from stillroom.distill.objective import DEFAULT_WEIGHTS, LossWeights, objective
 from stillroom.distill.projection import with_projections
 from stillroom.distill.score_scale import score_scale, trained_in
 from stillroom.distill.states import caught_states
@@ -29,8 +29,6 @@ from stillroom.processes import is_first, wait_for_first
 from stillroom.progress import say
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
-
-PAPER = LossWeights()
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def distill_from_model(
     settings: TrainSettings,
     work: str | Path,
     shape: StudentShape = StudentShape(),
-    weights: LossWeights = PAPER,
+    weights: LossWeights = DEFAULT_WEIGHTS,
     start: Any = None,
     *,
     new_head: bool = False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 from stillroom.errors import UsageError
 
@@ -27,6 +26,9 @@ class LossWeights:
     relation_heads: int = 0
 
 
+DEFAULT_WEIGHTS = LossWeights()
+
+
 @dataclass(frozen=True)
 class Objective:
     """weights: those to train with. left_out: a line for each loss that was asked for and cannot be."""
@@ -44,47 +46,46 @@ def objective(
     same_tokenizer: bool = True,
     teachers: int = 1,
 ) -> Objective:
-    """The losses that make sense between these models; what is left out has weight 0.
+    """The losses that make sense between these models; one that is left out has weight 0.
 
     Widths: hidden sizes. student_heads: attention heads. same_tokenizer: teacher and student read the same
-    tokens. teachers: how many there are. weights.relation_heads is a number that divides both widths, or 0
+    tokens. teachers: how many there are. The relation_heads of the result divide both widths, and are 0
     without that loss. Raises UsageError for relation_heads that do not, and when no loss is left.
     """
-    why: dict[str, str] = {}
+    cosine = hidden = relation = ""  # why each is left out
     if teachers > 1:
-        why = dict.fromkeys(STATES, f"{teachers} teachers teach through their answers only")
+        cosine = hidden = relation = f"{teachers} teachers teach through their answers only"
     elif not same_tokenizer:
-        why = dict.fromkeys(
-            STATES, "the teacher has another tokenizer, so its hidden states are of other tokens"
-        )
+        cosine = hidden = relation = "the teacher has another tokenizer, so its states are of other tokens"
     elif student_width != teacher_width:
-        why["cosine"] = (
-            f"the student is {student_width} wide, the teacher {teacher_width}; hidden_weight projects"
-        )
-    left_out = {name: reason for name, reason in why.items() if getattr(asked, name)}
-    nothing: dict[str, Any] = dict.fromkeys(left_out, 0.0)
-    weights = replace(asked, **nothing)
-    heads = _relation_heads(weights, student_width, teacher_width, student_heads) if weights.relation else 0
-    lines = tuple(f"the {name} loss is left out: {reason}" for name, reason in left_out.items())
+        cosine = f"the student is {student_width} wide, the teacher {teacher_width}; hidden_weight projects"
+    reasons = (
+        ("cosine", asked.cosine, cosine),
+        ("hidden", asked.hidden, hidden),
+        ("relation", asked.relation, relation),
+    )
+    left_out = tuple(f"the {name} loss is left out: {why}" for name, weight, why in reasons if weight and why)
+    weights = replace(
+        asked,
+        cosine=0.0 if cosine else asked.cosine,
+        hidden=0.0 if hidden else asked.hidden,
+        relation=0.0 if relation else asked.relation,
+    )
     if not any((weights.soft, weights.hard, weights.cosine, weights.hidden, weights.relation)):
-        reasons = "".join(f"; {line}" for line in lines)
-        raise UsageError(
-            f"no loss is left to train with: give student.soft_weight or student.hard_weight{reasons}"
-        )
-    return Objective(replace(weights, relation_heads=heads), lines)
+        line = "no loss is left to train with: expected student.soft_weight or hard_weight above 0"
+        raise UsageError("; ".join((line, *left_out)))
+    heads = _relation_heads(asked, student_width, teacher_width, student_heads) if weights.relation else 0
+    return Objective(replace(weights, relation_heads=heads), left_out)
 
 
-STATES = ("cosine", "hidden", "relation")  # losses that look inside the teacher, token by token
-
-
-def _relation_heads(weights: LossWeights, student_width: int, teacher_width: int, student_heads: int) -> int:
-    """Those asked for, or the student's; the next fewer where these do not divide the teacher's width."""
+def _relation_heads(asked: LossWeights, student_width: int, teacher_width: int, student_heads: int) -> int:
+    """Those asked for, or the student's; where these do not divide both widths, the next fewer that do."""
     common = math.gcd(student_width, teacher_width)
-    wanted = weights.relation_heads or student_heads
-    nearest = max(heads for heads in range(1, min(wanted, common) + 1) if common % heads == 0)
-    if weights.relation_heads and nearest != wanted:
+    wanted = asked.relation_heads or student_heads
+    nearest = max((heads for heads in range(1, wanted + 1) if common % heads == 0), default=1)
+    if asked.relation_heads and nearest != wanted:
         raise UsageError(
-            f"student.relation_heads {wanted}: expected a divisor of the student's width {student_width} and "
-            f"of the teacher's {teacher_width}, as {nearest} is"
+            f"student.relation_heads {wanted}: expected a divisor of the student's width, {student_width}, "
+            f"and of the teacher's, {teacher_width}, as {nearest} is"
         )
     return nearest
