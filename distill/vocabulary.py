@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BATCH_TEXTS = 256
 # Loaders add those of these that a vocabulary lacks, and the model would have no rows for them.
 CUSTOMARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<s>", "<pad>", "</s>", "<unk>", "<mask>")
+OUTPUT_BIASES = ("cls.predictions.bias", "lm_head.bias")  # a second bias, where nothing is tied
 BYTE_PIECE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -164,7 +165,7 @@ def trim_model(model: Any, source_ids: np.ndarray) -> Any:
     cut = {weight.data_ptr() for place in places if place is not None for weight in place.parameters()}
     index = torch.from_numpy(source_ids).to(model.device)
     weights = {
-        name: tensor[index] if tensor.data_ptr() in cut else tensor
+        name: tensor[index] if tensor.data_ptr() in cut or name in OUTPUT_BIASES else tensor
         for name, tensor in model.state_dict().items()
     }
     trimmed = type(model)(config).to(model.device, model.dtype)
@@ -256,9 +257,7 @@ def _safety_list(
     if data["model"].get("byte_fallback"):
         byte_pieces = [piece for piece in id_of if BYTE_PIECE.fullmatch(piece)]
         needed.update({piece: int(counts[id_of[piece]]) for piece in byte_pieces})
-        if (
-            len(byte_pieces) == 256
-        ):  # no character is unknown, and a new piece for one would change its tokens
+        if len(byte_pieces) == 256:  # none is unknown, and a new piece for one would change its tokens
             forms = [form for form in forms if form in id_of]
         forms += byte_pieces
     forms.sort(key=lambda form: (-needed[form], id_of.get(form, len(counts)), form))
