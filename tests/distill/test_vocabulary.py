@@ -221,9 +221,9 @@ def test_texts_are_read_once_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) 
             assert sum(batches) % 3 == 0
 
     tokenizer = word_piece(["a", "b", "##a", "##b", "ab"])
-    counts = vocabulary._count(Watched(tokenizer), read(), 9)  # type: ignore[arg-type]
+    counts = vocabulary._count(Watched(tokenizer), read())  # type: ignore[arg-type]
     assert batches == [3, 3, 1]
-    assert counts.tolist() == [0, 0, 0, 0, 2, 2, 2, 1, 2]
+    assert counts == {4: 2, 5: 2, 6: 2, 7: 1, 8: 2}
 
 
 def test_ids_to_keep() -> None:
@@ -324,6 +324,15 @@ def test_the_scores_are_exactly_the_old_ones() -> None:
     trimmed = trim_tokenizer(text, [])
     assert len(trimmed.source_ids) == 2002
     assert Tokenizer.from_str(trimmed.tokenizer_json).to_str() == Tokenizer.from_str(text).to_str()
+
+
+def test_ids_with_gaps_are_closed() -> None:
+    text = json.dumps({"model": {"type": "WordPiece", "vocab": {"b": 2**32 - 1, "a": 7, "?": 3, "aa": 5},
+                                 "unk_token": "?", "continuing_subword_prefix": "_",
+                                 "max_input_chars_per_word": 9}})  # fmt: skip
+    trimmed = trim_tokenizer(text, ["b"])
+    assert tokens_of(load(trimmed.tokenizer_json)) == ["?", "a", "b", "_?", "_a", "_b"]
+    assert trimmed.source_ids.tolist() == [3, 7, 2**32 - 1, 3, 7, 2**32 - 1]
 
 
 @pytest.mark.parametrize("added", [None, "", "new"])
@@ -427,6 +436,7 @@ def changed(place: str, value: Any) -> str:
     [
         ("{}", [], "not a tokenizer"),
         (changed("model.vocab", {"a": 1, "b": 1}), [], "two with the same id"),
+        (changed("model.vocab", {"[UNK]": 0, "[PAD]": 1, "a": 3}), [], "two with the same id"),
         ('{"model": {"type": "Unigram", "vocab": []}}', [], "no tokens"),
         (changed("post_processor", {"type": "BertProcessing", "sep": ["x", 77], "cls": ["y", 0]}), [],
          "names the id 77, which no token"),
