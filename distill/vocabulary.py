@@ -61,8 +61,9 @@ def trim_tokenizer(
 
     The safety list: every character that occurs in a piece of the vocabulary, for WordPiece at the
     beginning of a word and inside one, and byte pieces. So, without a limit:
-    1. a text made of kept tokens, as are the given ones, gives the same tokens as before;
-    2. no text gets an unknown token where it had none. (A WordPiece word that was unknown may become known.)
+    1. a text made of kept tokens, as are the given ones, gives the same tokens as before, save that what was
+       unknown may become known, where the vocabulary has a character only inside longer pieces;
+    2. no text gets an unknown token where it had none.
 
     limit: at most that many tokens, and 2. holds no more. Special and added tokens come first, then the
     safety list, then other tokens, the most frequent first. keep_ids: old ids to keep whatever the texts
@@ -71,8 +72,7 @@ def trim_tokenizer(
     a text it cannot read, and a limit that leaves no room beside special and added tokens.
     """
     tokenizer = tokenizer_from_json(tokenizer_json, max_length=1)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer.no_truncation()  # nor does it pad
     kind = type(tokenizer.model).__name__
     if kind not in ("WordPiece", "Unigram"):
         raise UsageError(
@@ -99,12 +99,12 @@ def trim_tokenizer(
             f"a vocabulary of {limit} tokens is too small: {len(first)} are special or added tokens, "
             f"expected at least {len(first) + 1}"
         )
-    counts = _count(tokenizer, texts, max(ids) + 1)
+    counts = _count(tokenizer, texts)
     lowest: list[int] = []
     if kind == "Unigram":  # the score of an unknown character hangs on the lowest one, which so must stay
         lowest = [min(range(len(pieces)), key=lambda index: float(model["vocab"][index][1]))]
     safety, made_up = _safety_list(data, pieces, counts)
-    used = sorted((index for index in ids if counts[index]), key=lambda index: (-counts[index], index))
+    used = sorted(counts, key=lambda index: (-counts[index], index))
     # dict.fromkeys: each once, at its first place
     wanted = list(dict.fromkeys([*sorted(first), *lowest, *safety, *used]))[:limit]
     kept = {index for index in wanted if isinstance(index, int)}
@@ -212,22 +212,22 @@ def _change_ids(processor: dict[str, Any] | None, change: Callable[[int], int]) 
         token["ids"] = [change(old) for old in token["ids"]]
 
 
-def _count(tokenizer: Tokenizer, texts: Iterable[str], size: int) -> np.ndarray:
-    """How often the texts use each id, int64 [size]."""
-    counts = np.zeros(size, dtype=np.int64)
+def _count(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:
+    """How often the texts use each id."""
+    counts: Counter[int] = Counter()
     rest = iter(texts)
     while batch := [check_text(text) for text in itertools.islice(rest, BATCH_TEXTS)]:
         try:
             encodings = tokenizer.encode_batch(batch, add_special_tokens=False)
         except Exception as error:  # the Rust side raises bare Exception
             raise UsageError(f"the tokenizer cannot read the texts: {first_line(error)}") from None
-        ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
-        counts += np.bincount(np.fromiter(ids, dtype=np.int64), minlength=size)
+        for encoding in encodings:
+            counts.update(encoding.ids)
     return counts
 
 
 def _safety_list(
-    data: dict[str, Any], pieces: list[tuple[str, int]], counts: np.ndarray
+    data: dict[str, Any], pieces: list[tuple[str, int]], counts: Counter[int]
 ) -> tuple[list[int | str], dict[str, int]]:
     """Single characters and byte pieces by id, or by themselves where the vocabulary has no such piece.
 
@@ -248,7 +248,7 @@ def _safety_list(
         if piece in taken_out and not inside:
             continue
         text = piece[len(prefix or "") :] if inside else piece
-        source, count = (len(text), index), int(counts[index])
+        source, count = (len(text), index), counts[index]
         for place, character in enumerate(text):
             shortest[character] = min(shortest.get(character, source), source)
             needed[f"{prefix}{character}" if inside or (place and prefix is not None) else character] += count
@@ -256,11 +256,11 @@ def _safety_list(
     id_of = dict(pieces)
     if data["model"].get("byte_fallback"):
         byte_pieces = [piece for piece in id_of if BYTE_PIECE.fullmatch(piece)]
-        needed.update({piece: int(counts[id_of[piece]]) for piece in byte_pieces})
+        needed.update({piece: counts[id_of[piece]] for piece in byte_pieces})
         if len(byte_pieces) == 256:  # none is unknown, and a new piece for one would change its tokens
             forms = [form for form in forms if form in id_of]
         forms += byte_pieces
-    forms.sort(key=lambda form: (-needed[form], id_of.get(form, len(counts)), form))
+    forms.sort(key=lambda form: (-needed[form], id_of.get(form, math.inf), form))
     made_up = {form: shortest[form[-1]][1] for form in forms if form not in id_of}
     return [id_of.get(form, form) for form in forms], made_up
 
@@ -287,7 +287,7 @@ def _rewritten(
         entries = []
         for token, old in tokens:
             score = vocabulary[old][1] if vocabulary[old][0] == token else made_up
-            entries.append(f"[{_json(token)},{float(score)}]")
+            entries.append(f"[{_json(token)},{getattr(score, 'text', score)}]")
         written = f"[{','.join(entries)}]"
     return f'{_json(data)[:-1]},"model":{_json(model)[:-1]},"vocab":{written}}}}}'
 
