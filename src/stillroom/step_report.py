@@ -30,7 +30,10 @@ def model_roles(*, baselines: bool) -> dict[str, tuple[str, str]]:
 
 
 def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]:
-    """Time and memory of every model and artifact, each in fresh processes, interleaved."""
+    """Time and memory of every model and artifact, each in fresh processes, interleaved.
+
+    Its facts hold no token ids: they are the user's text.
+    """
 
     def work() -> dict[str, Any]:
         from stillroom.benchmarks.machine import describe_machine
@@ -43,7 +46,16 @@ def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]
         lengths = tuple(sorted({min(length, task.max_length) for length in recipe.measure.lengths}))
         plan = recipe.measure
         ids = tuple(int(token) for token in np.resize(tokens.ids, max(lengths)))
-        workload = Workload(ids, lengths, plan.rounds, plan.samples, plan.warmup, plan.threads)
+        rows, _ = encode(run, run.folder / "student", task, "validation")
+        workload = Workload(
+            ids,
+            lengths,
+            plan.rounds,
+            plan.samples,
+            plan.warmup,
+            plan.threads,
+            evaluation=tuple(tuple(row.tolist()) for row in np.split(rows.ids, rows.offsets[1:-1])),
+        )
         subjects = [
             Subject(name, "torch", str(run.folder / folder), task.inputs)
             for name, (folder, _) in model_roles(baselines=baselines).items()
@@ -53,13 +65,12 @@ def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]
         ]
         measured = measure(subjects, workload)
         facts = {name: asdict(measurement) for name, measurement in measured.items()}
-        plan_facts = {name: value for name, value in asdict(workload).items() if name != "token_ids"}
-        return {"rows": facts, "workload": plan_facts, "machine": describe_machine(plan.threads)}
+        return {"rows": facts, "workload": workload.to_dict(), "machine": describe_machine(plan.threads)}
 
     made_from = {
         "recipe": recipe_to_dict(recipe)["measure"],
         "baselines": baselines,
-        **recorded(run, "teacher", "student", "export", *(("baseline",) if baselines else ())),
+        **recorded(run, "data", "teacher", "student", "export", *(("baseline",) if baselines else ())),
     }
     return do_step(run, "measure", made_from, (), work)
 
