@@ -264,19 +264,39 @@ def _real_ids(folders: list[Path], length: int) -> tuple[int, ...]:
 
 
 def report_runs(folders: list[Path]) -> tuple[str, dict[str, Any]]:
-    """The table of one finished run, or the mean and spread over several. Raises UsageError."""
-    from stillroom.benchmarks.report import compare_runs, headline, markdown_table
+    """Finished runs as tables for people, and their results and the tables' figures as JSON.
+
+    Raises UsageError naming the folder that is no finished run, or is given twice.
+    """
+    from stillroom.benchmarks.compare import PASS_TITLE, compare, run_figures
+    from stillroom.benchmarks.report import headline, markdown_table, size_lines
     from stillroom.benchmarks.results import validate_results
 
-    documents = []
+    runs: dict[str, dict[str, Any]] = {}
     for folder in folders:
         path = folder / "report" / "results.json"
         if not path.is_file():
             raise UsageError(f"{folder} has no report/results.json: stillroom run first")
-        documents.append(read_json(path))
-        validate_results(documents[-1])
-    if len(documents) == 1:
-        text = "\n".join([markdown_table(documents[0]), "", *headline(documents[0])])
+        if any(folder.samefile(other) for other in runs):
+            raise UsageError(f"{folder} is given twice: it would count as two runs")
+        results = read_json(path)
+        try:
+            validate_results(results)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+        runs[str(folder)] = results
+    if len(runs) > 1:
+        text, figures = compare(runs)
     else:
-        text = compare_runs(documents)
-    return text, {"runs": documents}
+        ((_, results),) = runs.items()
+        lines = [
+            markdown_table(results),
+            "",
+            *headline(results),
+            "",
+            f"## {PASS_TITLE}",
+            "",
+            size_lines(results),
+        ]
+        text, figures = "\n".join(lines), run_figures(runs)
+    return text, {"runs": list(runs.values()), **figures}
