@@ -1,7 +1,8 @@
 """Time, cold start and memory of models, each in fresh processes of its own.
 
 The parent starts `python -m stillroom.benchmarks.measure` once per subject and round; that child reads
-one JSON request on standard input and writes one JSON reply on standard output.
+one JSON request on standard input, and on a second line the rows of the evaluation pass, and writes one
+JSON reply on standard output.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stillroom.benchmarks.workload import Workload, inputs_at
+from stillroom.benchmarks.workload import Workload, inputs_at, inputs_of
 from stillroom.errors import CheckFailed, StillroomError, UsageError
 from stillroom.progress import progress_bar, say
 
@@ -33,6 +34,7 @@ Value = TypeVar("Value")
 
 # -P keeps the working directory off sys.path: a stray numpy.py there must not be what is measured.
 CHILD_COMMAND = (sys.executable, "-P", "-m", "stillroom.benchmarks.measure")
+EVALUATION_ROW_TIMEOUT_S = 2  # what a row of the evaluation pass adds to the time a process is given
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Measurement:
     at the longest length), peak_rss_bytes (the process as a whole), baseline_rss_bytes (resident after
     the runtime's import, before the model is loaded). samples_ms: length in tokens -> warm samples of
     all rounds, in round order. page_cache: "dropped" when the system was asked to forget the subject's
-    files before every process, otherwise "warm".
+    files before every process, otherwise "warm". evaluation_pass_ms: the calls of one pass over the
+    workload's evaluation rows at batch 1, added up, in the first process; None when there were none.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Measurement:
     peak_rss_bytes: tuple[int, ...]
     baseline_rss_bytes: tuple[int, ...]
     page_cache: str
+    evaluation_pass_ms: float | None
 
 
 def percentiles(samples: Sequence[float]) -> dict[str, float]:
@@ -84,7 +88,8 @@ def measure(
     """Measure every subject in workload.rounds fresh processes each; subject name -> Measurement.
 
     Rounds are interleaved and each begins with another subject, so that a machine which slows down or
-    warms up does so for all of them. timeout_s is per process; command starts the child.
+    warms up does so for all of them. The evaluation pass is part of the first round alone. timeout_s is per
+    process, and more by EVALUATION_ROW_TIMEOUT_S per row of the pass; command starts the child.
     Raises UsageError on a wrong subject, CheckFailed when a process crashes, hangs, answers with
     anything but its measurements, or when a model's logits are not finite.
     """
@@ -97,9 +102,10 @@ def measure(
     replies: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     with progress_bar(len(subjects) * workload.rounds, "measuring", "process") as bar:
         for round_index in range(workload.rounds):
+            asked = workload if round_index == 0 else replace(workload, evaluation=())
             for subject in rotated(subjects, round_index):
                 page_cache = drop_page_cache(Path(subject.folder))
-                reply = run_process(subject, workload, timeout_s, command)
+                reply = run_process(subject, asked, timeout_s, command)
                 replies[subject.name].append({**reply, "page_cache": page_cache})
                 bar.update()
     return {name: _collect(name, replies[name], workload) for name in names}
@@ -132,11 +138,13 @@ def run_process(
     subject: Subject, workload: Workload, timeout_s: float, command: Sequence[str] = CHILD_COMMAND
 ) -> dict[str, Any]:
     """Measure a subject in one fresh process and return its reply. Raises CheckFailed as measure does."""
-    sent = replace(workload, token_ids=workload.token_ids[: max(workload.lengths)])
+    sent = replace(workload, token_ids=workload.token_ids[: max(workload.lengths)], evaluation=())
+    request = json.dumps({"subject": asdict(subject), "workload": asdict(sent)})
+    timeout_s += EVALUATION_ROW_TIMEOUT_S * len(workload.evaluation)
     try:
         process = subprocess.run(
             command,
-            input=json.dumps({"subject": asdict(subject), "workload": asdict(sent)}),
+            input=f"{request}\n{json.dumps(workload.evaluation)}\n",
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -184,10 +192,11 @@ def _checked_reply(reply: dict[str, Any], workload: Workload) -> dict[str, Any]:
     }
     if set(samples) != set(workload.lengths) or {len(row) for row in samples.values()} != {workload.samples}:
         raise ValueError("lengths or number of samples differ from the request")
-    numbers = [*checked.values(), *(ms for row in samples.values() for ms in row)]
+    passed = [float(reply["evaluation_pass_ms"])] if workload.evaluation else []
+    numbers = [*checked.values(), *(ms for row in samples.values() for ms in row), *passed]
     if not all(math.isfinite(number) and number > 0 for number in numbers):
         raise ValueError("a measurement is not a positive number")
-    return {**checked, "samples_ms": samples}
+    return {**checked, "samples_ms": samples, "evaluation_pass_ms": passed[0] if passed else None}
 
 
 def _collect(name: str, replies: Sequence[dict[str, Any]], workload: Workload) -> Measurement:
@@ -206,6 +215,7 @@ def _collect(name: str, replies: Sequence[dict[str, Any]], workload: Workload) -
         peak_rss_bytes=every("peak_rss_bytes"),
         baseline_rss_bytes=every("baseline_rss_bytes"),
         page_cache="dropped" if set(every("page_cache")) == {"dropped"} else "warm",
+        evaluation_pass_ms=replies[0]["evaluation_pass_ms"],
     )
 
 
@@ -234,11 +244,16 @@ def _timed(call: Callable[..., Value], *arguments: Any) -> tuple[float, Value]:
 
 
 def run_child(
-    request: dict[str, Any], import_runtime: Callable[[str], None], load_predictor: LoadPredictor
+    request: dict[str, Any],
+    import_runtime: Callable[[str], None],
+    load_predictor: LoadPredictor,
+    read_evaluation: Callable[[], Sequence[Sequence[int]]] = tuple,
 ) -> dict[str, Any]:
     """Measure one subject in this process; request is what run_process sends.
 
-    Raises CheckFailed when the model's output is not finite or not [batch_size, labels].
+    read_evaluation gives the rows of the evaluation pass. It is called after the memory was measured: the
+    ids of a large split would be taken for the model's.
+    Raises CheckFailed when the model's output is not finite or not [batch size, labels].
     """
     # JSON has no tuples, and a workload is compared and hashed as a value.
     fields: dict[str, Any] = {
@@ -253,8 +268,9 @@ def run_child(
     def inference_ms(arguments: Sequence[npt.NDArray[np.int64]]) -> float:
         elapsed_ms, output = _timed(predict, *arguments)
         logits = np.asarray(output)
-        if logits.ndim != 2 or logits.shape[0] != workload.batch_size:
-            raise CheckFailed(f"logits of shape {logits.shape}, wanted [{workload.batch_size}, labels]")
+        rows = arguments[0].shape[0]
+        if logits.ndim != 2 or logits.shape[0] != rows:
+            raise CheckFailed(f"logits of shape {logits.shape}, wanted [{rows}, labels]")
         if not np.isfinite(logits).all():
             raise CheckFailed(f"logits that are not finite, at length {arguments[0].shape[1]}")
         return elapsed_ms
@@ -269,11 +285,13 @@ def run_child(
             inference_ms(arguments)
         samples_ms[length] = [inference_ms(arguments) for _ in range(workload.samples)]
     _, peak_bytes = _resident_bytes()
+    pass_ms = [inference_ms([*inputs_of(ids, subject["inputs"]).values()]) for ids in read_evaluation()]
     return {
         "import_ms": import_ms,
         "load_ms": load_ms,
         "first_ms": first_ms,
         "samples_ms": samples_ms,
+        "evaluation_pass_ms": sum(pass_ms) if pass_ms else None,
         "peak_rss_bytes": peak_bytes,
         "baseline_rss_bytes": baseline_bytes,
     }
@@ -286,7 +304,10 @@ def child_main(import_runtime: Callable[[str], None], load_predictor: LoadPredic
         os.dup2(2, 1)
         gc.disable()  # an app has no Python collector, so its pauses do not belong in the samples
         try:
-            reply = run_child(json.load(sys.stdin), import_runtime, load_predictor)
+            request = json.loads(sys.stdin.readline())
+            reply = run_child(
+                request, import_runtime, load_predictor, lambda: json.loads(sys.stdin.readline())
+            )
         except StillroomError as error:
             say(str(error))
             return error.exit_code

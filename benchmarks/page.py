@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from stillroom.benchmarks.compare import PASS_TITLE, size_section
 from stillroom.benchmarks.headline import TARGET_NAMES, best_row, headline, reference_row, tiles
 from stillroom.benchmarks.plots import DARK, LIGHT, css_variables, themed
 from stillroom.benchmarks.results import all_rows
@@ -90,6 +91,7 @@ GLOSSARY = (
     ("retention", "the first score divided by the teacher's"),
     ("flips", "test rows whose label differs from that of the model it is compared with"),
     ("p50, p99", "half of the calls, and 99 of 100, were at least this fast"),
+    ("evaluation pass", "the time of the model's calls; tokenizing is not in it"),
     ("cold load", "from the file on disk to a model that can be called, the runtime's import not included"),
     ("peak RSS", "largest resident memory of the process, with Python and the runtime in it"),
     ("MB", "1,000,000 bytes"),
@@ -182,8 +184,12 @@ median.</figcaption>
 
 
 def _tables(results: dict[str, Any]) -> str:
+    sizes, timed = size_section(results)
     return f"""<h2>Models and files</h2>
 {_table(main_table(results), results)}
+<h2>{PASS_TITLE}</h2>
+<p class="muted">{_text(timed)}</p>
+{_table(sizes, results)}
 <h2>Does a file still say what its model says?</h2>
 <p class="muted">Each exported file beside the model it was made from, on every row of the test split.</p>
 {_table(parity_table(results), results)}

@@ -1,19 +1,16 @@
-"""What a run found, for people: results.json, report.md, report.html, plot.svg; several runs as one table."""
+"""What a run found, for people: results.json, report.md, report.html, plot.svg."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from stillroom.benchmarks.compare import PASS_TITLE, size_section
 from stillroom.benchmarks.headline import headline
 from stillroom.benchmarks.page import NO_PHONE, render_page
 from stillroom.benchmarks.plots import scatter_svg, spread_svg
-from stillroom.benchmarks.results import all_rows, metric_of, validate_results
+from stillroom.benchmarks.results import all_rows, validate_results
 from stillroom.benchmarks.tables import (
-    NOT_MEASURED,
-    Table,
     data_facts,
     escape_markdown,
     machine_facts,
@@ -24,12 +21,10 @@ from stillroom.benchmarks.tables import (
     version_line,
     workload_line,
 )
-from stillroom.errors import UsageError
 from stillroom.extras import require
 from stillroom.files import write_atomic, write_json
-from stillroom.kinds import SCORE_WORDS
 
-__all__ = ["compare_runs", "headline", "markdown_table", "write_report"]
+__all__ = ["headline", "markdown_table", "size_lines", "write_report"]
 
 
 def write_report(results: dict[str, Any], folder: Path) -> None:
@@ -57,6 +52,8 @@ def render_markdown(results: dict[str, Any]) -> str:
         _bullets(headline(results)),
         markdown_table(results),
         f"{escape_markdown(workload_line(results))} {NO_PHONE}",
+        f"## {PASS_TITLE}",
+        size_lines(results),
         "## Each file beside the model it was made from",
         markdown(parity_table(results)),
         "## Data",
@@ -75,54 +72,11 @@ def render_markdown(results: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def size_lines(results: dict[str, Any]) -> str:
+    """Parameters, size and evaluation pass of a valid results document, and what was timed, as Markdown."""
+    table, line = size_section(results)
+    return f"{markdown(table)}\n\n{escape_markdown(line)}"
+
+
 def _bullets(lines: Any) -> str:
     return "\n".join(f"- {escape_markdown(line)}" for line in lines)
-
-
-def compare_runs(results: list[dict[str, Any]]) -> str:
-    """Several finished runs (of other seeds, say) as one Markdown table: mean ± standard deviation (n).
-
-    The deviation is the sample's. A row that some runs lack is averaged over those that have it; n says how
-    many. Raises UsageError when a document is not valid, or the runs differ in task or in the length their
-    latency is taken at.
-    """
-    if not results:
-        raise UsageError("no runs to compare")
-    for document in results:
-        validate_results(document)
-    if any(document["task"] != results[0]["task"] for document in results):
-        raise UsageError("these runs are of different tasks: compare runs of one task")
-    lengths = {max(document["workload"]["lengths"]) for document in results}
-    if len(lengths) > 1:
-        raise UsageError(
-            f"these runs were timed at different longest lengths {sorted(lengths)}: time them alike"
-        )
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for document in results:
-        for row in all_rows(document):
-            rows.setdefault(row["name"], []).append(row)
-
-    metric = metric_of(results[0])
-    words = SCORE_WORDS[metric][0]
-
-    def cells(name: str, found: list[dict[str, Any]]) -> tuple[str, ...]:
-        return (
-            name,
-            mean_and_spread([100 * row["scores"][metric] for row in found], 2),
-            mean_and_spread([100 * row["retention"] for row in found], 2),
-            mean_and_spread([100 * row["flip_rate"] for row in found if row["source"] is not None], 2),
-            mean_and_spread([row["latency_ms"]["p50"] for row in found if row["latency_ms"]], 2),
-            mean_and_spread([row["size_bytes"] / 1e6 for row in found], 1),
-        )
-
-    header = ("name", f"{words}, %", "retention, %", "flips, %", f"p50 at {lengths.pop()}, ms", "size, MB")
-    return markdown(Table(header, tuple(cells(name, found) for name, found in rows.items()), 1))
-
-
-def mean_and_spread(values: list[float], decimals: int) -> str:
-    """ "91.24 ± 0.31 (3)": mean, sample standard deviation, number of values; one value has no spread."""
-    if not values:
-        return NOT_MEASURED
-    mean = f"{np.mean(values):,.{decimals}f}"
-    spread = f" ± {np.std(values, ddof=1):.{decimals}f}" if len(values) > 1 else ""
-    return f"{mean}{spread} ({len(values)})"

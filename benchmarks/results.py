@@ -49,7 +49,8 @@ def result_row(
     row = {**asdict(facts), "retention": facts.scores[metric] / teacher_score}
     if measurement is None:
         unmeasured = (
-            "cold_load_ms first_ms latency_ms length samples_ms peak_rss_bytes baseline_rss_bytes "
+            "cold_load_ms first_ms evaluation_pass_ms latency_ms length samples_ms "
+            "peak_rss_bytes baseline_rss_bytes "
             "load_samples_ms import_samples_ms first_samples_ms page_cache"
         )
         return {**row, **dict.fromkeys(unmeasured.split()), "by_length": []}
@@ -63,6 +64,7 @@ def result_row(
         **row,
         "cold_load_ms": float(np.median(measurement.load_samples_ms)),
         "first_ms": float(np.median(measurement.first_samples_ms)),
+        "evaluation_pass_ms": measurement.evaluation_pass_ms,
         **by_length[-1],  # length, latency_ms and samples_ms at the longest
         "by_length": by_length,
         "peak_rss_bytes": max(measurement.peak_rss_bytes),
@@ -147,6 +149,8 @@ def _check_rows(results: dict[str, Any]) -> None:
                         f"results at {path}: {len(entry['samples_ms'])} samples at length "
                         f"{entry['length']} are not the same number from each of {processes} processes"
                     )
+            if row["evaluation_pass_ms"] is not None and not results["workload"]["evaluation_rows"]:
+                raise UsageError(f"results at {path}.evaluation_pass_ms: the workload has no rows for it")
             if row["length"] not in (None, max(results["workload"]["lengths"])):
                 raise UsageError(f"results at {path}.length: not the longest of the workload's lengths")
             longest = max(row["by_length"], key=lambda entry: entry["length"], default=None)

@@ -167,13 +167,10 @@ def escape_markdown(text: str) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table as Markdown, numbers to the right."""
+    """A table as Markdown, numbers to the right. A header may hold a recipe's name: escaped too."""
     rules = ["---"] * table.text_columns + ["---:"] * (len(table.header) - table.text_columns)
-    lines = [
-        table.header,
-        tuple(rules),
-        *(tuple(escape_markdown(cell) for cell in row) for row in table.rows),
-    ]
+    header, *rows = (tuple(escape_markdown(cell) for cell in row) for row in (table.header, *table.rows))
+    lines = [header, tuple(rules), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -20,7 +20,9 @@ class Workload:
     token_ids: the ids of real text, at least max(lengths) of them (random ids would touch other rows
     of the embedding table than text does). lengths: tokens per row. rounds: fresh processes per
     subject. samples and warmup: timed and untimed calls per length in each process. threads: the
-    runtime's threads. Raises UsageError when a number is out of range.
+    runtime's threads. evaluation: the token ids of every row of the validation split, each at its own
+    length, fed once, one at a time, in a subject's first process. Raises UsageError when a number is out
+    of range.
     """
 
     token_ids: tuple[int, ...]
@@ -30,6 +32,7 @@ class Workload:
     warmup: int
     threads: int
     batch_size: int = 1
+    evaluation: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("rounds", "samples", "threads", "batch_size"):
@@ -46,6 +49,8 @@ class Workload:
             )
         if min(self.token_ids) < 0:
             raise UsageError(f"token id {min(self.token_ids)}: ids are not negative")
+        if any(not row or min(row) < 0 for row in self.evaluation):
+            raise UsageError("an evaluation row is empty or has a negative token id")
 
     def to_dict(self) -> dict[str, Any]:
         """The facts a results file keeps: everything but the token ids, which are the user's text."""
@@ -56,6 +61,7 @@ class Workload:
             "warmup": self.warmup,
             "threads": self.threads,
             "batch_size": self.batch_size,
+            "evaluation_rows": len(self.evaluation),
         }
 
 
@@ -64,18 +70,28 @@ def inputs_at(
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Model inputs of one length, in the order of input_names: int64, [batch_size, length] each.
 
-    Every row is the first `length` token ids, all attended to, all of segment 0.
+    Every row is the first `length` token ids.
     Raises UsageError for an input name that no task has, or a length beyond the token ids.
     """
     if not 1 <= length <= len(workload.token_ids):
         raise UsageError(f"length {length}: the workload holds 1 to {len(workload.token_ids)} tokens")
+    return inputs_of(workload.token_ids[:length], input_names, workload.batch_size)
+
+
+def inputs_of(
+    token_ids: Sequence[int], input_names: Sequence[str], batch_size: int = 1
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Model inputs of one text, in the order of input_names: int64, [batch_size, tokens] each.
+
+    All tokens are attended to and all are of segment 0, in pairs of texts too: which segment a token is of
+    costs no time. Raises UsageError for an input name that no task has.
+    """
     unknown = [name for name in input_names if name not in INPUT_NAMES]
     if unknown:
         raise UsageError(f"unknown input {unknown[0]!r}: a model takes {', '.join(INPUT_NAMES)}")
-    shape = (workload.batch_size, length)
-    row = np.asarray(workload.token_ids[:length], dtype=np.int64)
+    shape = (batch_size, len(token_ids))
     values = {
-        "input_ids": np.tile(row, (workload.batch_size, 1)),
+        "input_ids": np.tile(np.asarray(token_ids, dtype=np.int64), (batch_size, 1)),
         "attention_mask": np.ones(shape, dtype=np.int64),
         "token_type_ids": np.zeros(shape, dtype=np.int64),
     }

@@ -9,8 +9,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from stillroom.benchmarks.report import compare_runs, headline, markdown_table
+from stillroom.benchmarks.report import headline, markdown_table
 from stillroom.benchmarks.results import validate_results
+from stillroom.benchmarks.seeds import compare_runs
 from stillroom.files import read_json, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent

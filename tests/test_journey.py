@@ -68,6 +68,7 @@ def test_demo_results_hold_together(demo: Path) -> None:
     assert set(artifacts) == {"teacher-onnx-fp32", "onnx-fp32", "onnx-int8-dynamic"}
     for row in (*models.values(), *artifacts.values()):
         assert len(row["samples_ms"]) == 3 and row["peak_rss_bytes"] > row["baseline_rss_bytes"] > 0
+        assert row["evaluation_pass_ms"] > 0
         assert row["retention"] == pytest.approx(
             row["scores"]["accuracy"] / models["teacher"]["scores"]["accuracy"]
         )
@@ -77,6 +78,7 @@ def test_demo_results_hold_together(demo: Path) -> None:
     assert artifacts["onnx-fp32"]["scores"] == models["student"]["scores"]
     assert artifacts["onnx-fp32"]["max_abs_error"] <= 1e-4 and artifacts["onnx-fp32"]["flip_rate"] == 0
     assert models["student"]["parameters"] < models["teacher"]["parameters"]
+    assert results["workload"]["evaluation_rows"] == results["data"]["validation_rows"] > 100
 
 
 def test_a_second_run_does_nothing_and_loads_no_torch(demo: Path) -> None:

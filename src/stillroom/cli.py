@@ -253,7 +253,7 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
     ),
     "report": (
         report_verb,
-        "Show a finished run's results, or several runs side by side.",
+        "Show finished runs: scores per task, average and retention; size and time of an evaluation pass.",
         "stillroom report runs/seed-0 runs/seed-1 runs/seed-2",
         cli_options.report_options,
     ),

@@ -30,7 +30,10 @@ def model_roles(*, baselines: bool) -> dict[str, tuple[str, str]]:
 
 
 def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]:
-    """Time and memory of every model and artifact, each in fresh processes, interleaved."""
+    """Time and memory of every model and artifact, each in fresh processes, interleaved.
+
+    Its facts hold no token ids: they are the user's text.
+    """
 
     def work() -> dict[str, Any]:
         from stillroom.benchmarks.machine import describe_machine
@@ -43,7 +46,16 @@ def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]
         lengths = tuple(sorted({min(length, task.max_length) for length in recipe.measure.lengths}))
         plan = recipe.measure
         ids = tuple(int(token) for token in np.resize(tokens.ids, max(lengths)))
-        workload = Workload(ids, lengths, plan.rounds, plan.samples, plan.warmup, plan.threads)
+        rows, _ = encode(run, run.folder / "student", task, "validation")
+        workload = Workload(
+            ids,
+            lengths,
+            plan.rounds,
+            plan.samples,
+            plan.warmup,
+            plan.threads,
+            evaluation=tuple(tuple(row.tolist()) for row in np.split(rows.ids, rows.offsets[1:-1])),
+        )
         subjects = [
             Subject(name, "torch", str(run.folder / folder), task.inputs)
             for name, (folder, _) in model_roles(baselines=baselines).items()
@@ -53,13 +65,12 @@ def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]
         ]
         measured = measure(subjects, workload)
         facts = {name: asdict(measurement) for name, measurement in measured.items()}
-        plan_facts = {name: value for name, value in asdict(workload).items() if name != "token_ids"}
-        return {"rows": facts, "workload": plan_facts, "machine": describe_machine(plan.threads)}
+        return {"rows": facts, "workload": workload.to_dict(), "machine": describe_machine(plan.threads)}
 
     made_from = {
         "recipe": recipe_to_dict(recipe)["measure"],
         "baselines": baselines,
-        **recorded(run, "teacher", "student", "export", *(("baseline",) if baselines else ())),
+        **recorded(run, "data", "teacher", "student", "export", *(("baseline",) if baselines else ())),
     }
     return do_step(run, "measure", made_from, (), work)
 
@@ -253,19 +264,39 @@ def _real_ids(folders: list[Path], length: int) -> tuple[int, ...]:
 
 
 def report_runs(folders: list[Path]) -> tuple[str, dict[str, Any]]:
-    """The table of one finished run, or the mean and spread over several. Raises UsageError."""
-    from stillroom.benchmarks.report import compare_runs, headline, markdown_table
+    """Finished runs as tables for people, and their results and the tables' figures as JSON.
+
+    Raises UsageError naming the folder that is no finished run, or is given twice.
+    """
+    from stillroom.benchmarks.compare import PASS_TITLE, compare, run_figures
+    from stillroom.benchmarks.report import headline, markdown_table, size_lines
     from stillroom.benchmarks.results import validate_results
 
-    documents = []
+    runs: dict[str, dict[str, Any]] = {}
     for folder in folders:
         path = folder / "report" / "results.json"
         if not path.is_file():
             raise UsageError(f"{folder} has no report/results.json: stillroom run first")
-        documents.append(read_json(path))
-        validate_results(documents[-1])
-    if len(documents) == 1:
-        text = "\n".join([markdown_table(documents[0]), "", *headline(documents[0])])
+        if any(folder.samefile(other) for other in runs):
+            raise UsageError(f"{folder} is given twice: it would count as two runs")
+        results = read_json(path)
+        try:
+            validate_results(results)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+        runs[str(folder)] = results
+    if len(runs) > 1:
+        text, figures = compare(runs)
     else:
-        text = compare_runs(documents)
-    return text, {"runs": documents}
+        ((_, results),) = runs.items()
+        lines = [
+            markdown_table(results),
+            "",
+            *headline(results),
+            "",
+            f"## {PASS_TITLE}",
+            "",
+            size_lines(results),
+        ]
+        text, figures = "\n".join(lines), run_figures(runs)
+    return text, {"runs": list(runs.values()), **figures}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,16 @@ from stillroom.benchmarks.machine import describe_machine
 from stillroom.benchmarks.measure import Measurement
 from stillroom.benchmarks.results import RowFacts, result_row
 from stillroom.benchmarks.workload import Workload
+from stillroom.kinds import KINDS
 
 WORKLOAD = Workload(
-    token_ids=tuple(range(1, 129)), lengths=(16, 64, 128), rounds=5, samples=12, warmup=3, threads=2
+    token_ids=tuple(range(1, 129)),
+    lengths=(16, 64, 128),
+    rounds=5,
+    samples=12,
+    warmup=3,
+    threads=2,
+    evaluation=((101, 7, 102), (101, 7, 8, 102)) * 500,
 )
 TEACHER_ACCURACY = 0.9306
 
@@ -40,6 +49,7 @@ def invented_measurement(name: str, p50_ms: float, load_ms: float, resident_byte
         peak_rss_bytes=(resident_bytes,) * WORKLOAD.rounds,
         baseline_rss_bytes=(60_000_000,) * WORKLOAD.rounds,
         page_cache="dropped",
+        evaluation_pass_ms=p50_ms * 0.3 * len(WORKLOAD.evaluation),
     )
 
 
@@ -70,6 +80,39 @@ def row(
         TEACHER_ACCURACY,
         invented_measurement(name, timing[0], timing[1], timing[2] * 1_000_000),
     )
+
+
+@pytest.fixture
+def invent_run(sample_results: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+    """Makes another run: its name, kind, seed, and per row its first score and its evaluation pass.
+
+    scores: row name -> score, for the rows the run shall have. passes_ms: row name -> milliseconds.
+    """
+
+    def invent(
+        scores: dict[str, float],
+        name: str = "demo",
+        kind: str = "text-classification",
+        seed: int = 0,
+        passes_ms: dict[str, float] | None = None,
+        rows: int = 1000,
+    ) -> dict[str, Any]:
+        results = copy.deepcopy(sample_results)
+        results["recipe"] = {"name": name, "seed": seed, "student": {"epochs": 3}}
+        results["task"]["kind"] = kind
+        if kind == "regression":
+            results["task"]["labels"] = ["score"]
+        results["workload"]["evaluation_rows"] = rows
+        for section in ("models", "artifacts"):
+            results[section] = [found for found in results[section] if found["name"] in scores]
+            for found in results[section]:
+                score = scores[found["name"]]
+                found["scores"] = {metric: 0.5 for metric in KINDS[kind].scores} | {KINDS[kind].metric: score}
+                found["retention"] = score / scores["teacher"]
+                found["evaluation_pass_ms"] = (passes_ms or {}).get(found["name"])
+        return results
+
+    return invent
 
 
 @pytest.fixture

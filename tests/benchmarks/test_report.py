@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import statistics
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from stillroom.benchmarks.headline import best_row, p50_ratio, reference_row, tiles, times
 from stillroom.benchmarks.plots import DARK, LIGHT, scatter_svg
-from stillroom.benchmarks.report import compare_runs, headline, markdown_table, mean_and_spread, write_report
+from stillroom.benchmarks.report import headline, markdown_table, write_report
 from stillroom.benchmarks.results import RowFacts, result_row
 from stillroom.errors import UsageError
 from stillroom.files import read_json
@@ -162,6 +161,24 @@ def test_the_table_shows_each_figure_in_its_unit(sample_results: dict[str, Any])
     assert cells["p50 at 128, ms"] == f"{row['latency_ms']['p50']:.2f}"
 
 
+def test_both_reports_show_size_and_evaluation_pass(sample_results: dict[str, Any], tmp_path: Path) -> None:
+    for row, ms in zip(
+        [*sample_results["models"], *sample_results["artifacts"]],
+        [8400, 4400, 4300, 7000, 3000, 1250],
+        strict=True,
+    ):
+        row["evaluation_pass_ms"] = float(ms)
+    files = written(sample_results, tmp_path)
+    section = files["report.md"].split("## Size and a full evaluation pass\n\n")[1].split("\n\n## ")[0]
+    assert "| onnx-int8-dynamic | 17.3 | 17.5 | 1.25 | 6.7 |" in section
+    assert "| teacher | 22.7 | 90.9 | 8.40 | 1.0 |" in section
+    assert "1,000 rows of the validation split" in section and "with 2 threads on" in section
+    page = Page(files["report.html"])
+    assert page.open == []
+    assert "Size and a full evaluation pass" in page.text and "evaluation pass, s" in page.text
+    assert "1,000 rows of the validation split" in page.text and "8.40" in page.text
+
+
 def test_the_markdown_report_says_how_to_make_it_again(
     sample_results: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -196,6 +213,7 @@ def test_a_run_without_timing_is_reported_without_plots(
     files = written(sample_results, tmp_path)
     assert "plot.svg" not in files
     assert "Nothing was timed" in files["report.html"]
+    assert "| teacher | 22.7 | 90.9 | – | – |" in files["report.md"]
     assert "faster" not in files["report.md"]
     assert best_row(sample_results)["name"] == "onnx-int8-dynamic"  # the smallest
 
@@ -324,33 +342,3 @@ def contrast(first: str, second: str) -> float:
 def test_colours_are_readable_on_their_paper(palette: Any) -> None:
     for name in ("ink", "muted", "teacher", "baseline", "student"):
         assert contrast(getattr(palette, name), palette.paper) >= 4.5
-
-
-def test_several_runs_give_mean_and_sample_deviation(sample_results: dict[str, Any]) -> None:
-    runs = [copy.deepcopy(sample_results) for _ in range(3)]
-    accuracies = [0.90, 0.92, 0.93]
-    for run, accuracy in zip(runs, accuracies, strict=True):
-        run["models"][2]["scores"]["accuracy"] = accuracy
-    del runs[0]["artifacts"][2]
-    lines = {line.split(" | ")[0].strip("| "): line for line in compare_runs(runs).splitlines()}
-    deviation = statistics.stdev(100 * accuracy for accuracy in accuracies)
-    assert f"| {statistics.mean(accuracies) * 100:.2f} ± {deviation:.2f} (3) |" in lines["student"]
-    assert "17.5 ± 0.0 (2)" in lines["onnx-int8-dynamic"]
-    assert "– |" in lines["teacher"]  # it has no source to flip from
-    assert mean_and_spread([3.0], 1) == "3.0 (1)"
-
-
-def test_runs_that_cannot_be_compared_are_refused(sample_results: dict[str, Any]) -> None:
-    other = copy.deepcopy(sample_results)
-    other["task"]["labels"] = ["a", "b"]
-    with pytest.raises(UsageError, match="different tasks"):
-        compare_runs([sample_results, other])
-    with pytest.raises(UsageError, match="no runs"):
-        compare_runs([])
-    shorter = copy.deepcopy(sample_results)
-    shorter["workload"]["lengths"] = [16, 64]
-    for row in [*shorter["models"], *shorter["artifacts"]]:
-        row["by_length"].pop()
-        row.update(row["by_length"][-1])
-    with pytest.raises(UsageError, match=r"lengths \[64, 128\]"):
-        compare_runs([sample_results, shorter])

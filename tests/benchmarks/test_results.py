@@ -28,6 +28,7 @@ MEASUREMENT = Measurement(
     peak_rss_bytes=(100, 120),
     baseline_rss_bytes=(60, 63),
     page_cache="dropped",
+    evaluation_pass_ms=4200.0,
 )
 
 
@@ -42,7 +43,7 @@ def test_a_row_derives_from_raw_samples() -> None:
     assert (row["length"], row["samples_ms"]) == (128, [3.0, 1.0, 2.0, 4.0])
     assert row["latency_ms"] == pytest.approx({"p50": 2.5, "p90": 3.7, "p99": 3.97})
     assert [entry["length"] for entry in row["by_length"]] == [16, 128]
-    assert (row["cold_load_ms"], row["first_ms"]) == (20.0, 5.5)
+    assert (row["cold_load_ms"], row["first_ms"], row["evaluation_pass_ms"]) == (20.0, 5.5, 4200.0)
     assert (row["peak_rss_bytes"], row["baseline_rss_bytes"]) == (120, 61)
     assert set(row) == set(schema()["$defs"]["row"]["required"])
 
@@ -50,7 +51,8 @@ def test_a_row_derives_from_raw_samples() -> None:
 def test_a_row_that_was_not_measured_has_nulls() -> None:
     row = result_row(FACTS, "accuracy", 0.95, None)
     assert set(row) == set(schema()["$defs"]["row"]["required"])
-    assert row["latency_ms"] is None and row["by_length"] == [] and row["scores"]["accuracy"] == 0.9
+    assert row["latency_ms"] is row["evaluation_pass_ms"] is None
+    assert row["by_length"] == [] and row["scores"]["accuracy"] == 0.9
 
 
 def test_a_row_refuses_a_wrong_measurement_and_a_useless_teacher() -> None:
@@ -134,6 +136,7 @@ def in_row(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (in_row(flip_rate=None), r"\$\.artifacts\[2\]\.flip_rate"),
         (in_row(max_abs_error=math.inf), r"\$\.artifacts\[2\]\.max_abs_error"),
         (in_row(cold_load_ms=-3.0), r"\$\.artifacts\[2\]\.cold_load_ms"),
+        (in_row(evaluation_pass_ms=0), r"\$\.artifacts\[2\]\.evaluation_pass_ms"),
         (in_row(peak_rss_bytes=1.5), r"\$\.artifacts\[2\]\.peak_rss_bytes"),
         (in_row(page_cache="cold"), r"\$\.artifacts\[2\]\.page_cache"),
         (in_row(role="pupil"), r"\$\.artifacts\[2\]\.role"),
@@ -146,6 +149,8 @@ def in_row(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (in_row(load_samples_ms=[1.0] * 7), r"\$\.artifacts\[2\].*7 processes"),
         (lambda results: results["models"].pop(0), r"\$\.models"),
         (lambda results: results["workload"].update(rounds=0), r"\$\.workload\.rounds"),
+        (lambda results: results["workload"].update(evaluation_rows=0), r"evaluation_pass_ms.*no rows"),
+        (lambda results: results["workload"].update(evaluation=[[1]]), r"\$\.workload.*evaluation"),
         (lambda results: results["machine"].update(cores=None), r"\$\.machine\.cores"),
         (lambda results: results["data"].update(test_rows=0), r"\$\.data\.test_rows"),
         (lambda results: results["notes"].append(3), r"\$\.notes\[0\]|\$\.notes\[1\]"),

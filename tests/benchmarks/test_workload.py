@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillroom.benchmarks.workload import Workload, inputs_at
+from stillroom.benchmarks.workload import Workload, inputs_at, inputs_of
 from stillroom.errors import UsageError
 
 WORKLOAD = Workload(
@@ -25,6 +25,28 @@ def test_inputs_are_the_first_ids_in_the_asked_order() -> None:
     assert list(inputs_at(WORKLOAD, 2, ("input_ids", "attention_mask"))) == ["input_ids", "attention_mask"]
 
 
+def test_inputs_of_one_text_are_a_batch_of_one() -> None:
+    inputs = inputs_of((101, 7, 102), ("input_ids", "attention_mask", "token_type_ids"))
+    assert {name: value.tolist() for name, value in inputs.items()} == {
+        "input_ids": [[101, 7, 102]],
+        "attention_mask": [[1, 1, 1]],
+        "token_type_ids": [[0, 0, 0]],
+    }
+
+
+def test_the_facts_that_are_kept_hold_no_ids() -> None:
+    facts = replace(WORKLOAD, evaluation=((101, 5, 102), (101, 102))).to_dict()
+    assert facts == {
+        "lengths": [2, 4],
+        "rounds": 1,
+        "samples": 1,
+        "warmup": 0,
+        "threads": 1,
+        "batch_size": 3,
+        "evaluation_rows": 2,
+    }
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -38,6 +60,8 @@ def test_inputs_are_the_first_ids_in_the_asked_order() -> None:
         {"threads": 0},
         {"batch_size": 0},
         {"token_ids": (1, 2, 3, -1, 5)},
+        {"evaluation": ((1, 2), ())},
+        {"evaluation": ((1, -2),)},
     ],
 )
 def test_impossible_workloads_are_refused(change: dict[str, Any]) -> None:
