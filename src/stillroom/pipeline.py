@@ -9,6 +9,7 @@ from stillroom.step_data import data_step
 from stillroom.step_export import bundle_step, export_step, verify_step
 from stillroom.step_report import measure_step, report_step
 from stillroom.step_train import baseline_step, find_model, student_step, teacher_step
+from stillroom.step_transfer import transfer_step
 from stillroom.steps import Run
 
 
@@ -35,6 +36,7 @@ def distill_pipeline(run: Run, recipe: Recipe, *, allow_download: bool = False) 
     """The steps up to the student; returns the model folder the teacher came from. Raises UsageError."""
     source = find_model(recipe.teacher.source, allow_download=allow_download)
     data_step(run, recipe)
+    transfer_step(run, recipe)
     teacher_step(run, recipe, source)
-    student_step(run, recipe)
+    student_step(run, recipe, source)
     return source

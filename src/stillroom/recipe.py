@@ -23,14 +23,15 @@ MAX_RECIPE_BYTES = 2**20  # a recipe has a few dozen lines
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """source, validation, test: a path, or "package:DISTRIBUTION/path".
+    """source, validation, test, transfer: a path, or "package:DISTRIBUTION/path".
 
-    validation or test "": drawn from source. A column "": the file has none. max_train_rows: 0 for all.
+    validation or test "": drawn from source. A column "": the file has none. max_..._rows: 0 for all.
     """
 
     source: str = ""
     validation: str = ""
     test: str = ""
+    transfer: str = ""
     text_column: str = "text"
     label_column: str = "label"
     pair_column: str = ""
@@ -40,6 +41,7 @@ class DataRecipe:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     max_train_rows: int = 0
+    max_transfer_rows: int = 0
     split_seed: int = 0
 
 
@@ -58,7 +60,8 @@ class TeacherRecipe:
 class StudentRecipe:
     """layers: "half" of the teacher's, how many, or which (from 0). The weights are those of the losses.
 
-    layer_choice: how a number of layers is chosen, see distill.layers.choose_layers.
+    layer_choice: how a number of layers is chosen, see distill.layers.choose_layers. augment_copies: of
+    every training row, see distill.augment.
     """
 
     layers: str | int | tuple[int, ...] = "half"
@@ -71,6 +74,7 @@ class StudentRecipe:
     soft_weight: float = 1.0
     hard_weight: float = 0.5
     cosine_weight: float = 1.0
+    augment_copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,7 @@ LIMITS = {
     "data.validation_fraction": _FRACTION,
     "data.test_fraction": _FRACTION,
     "data.max_train_rows": _AT_LEAST_0,
+    "data.max_transfer_rows": _AT_LEAST_0,
     "data.split_seed": _SEED,
     "teacher.epochs": _AT_LEAST_1,
     "teacher.learning_rate": _ABOVE_0,
@@ -170,6 +175,7 @@ LIMITS = {
     "student.soft_weight": _AT_LEAST_0,
     "student.hard_weight": _AT_LEAST_0,
     "student.cosine_weight": _AT_LEAST_0,
+    "student.augment_copies": _AT_LEAST_0,
     "export.artifacts": _NOT_EMPTY,
     "measure.lengths": Limit(_good_lengths, "different lengths of 1 to 512"),
     "measure.rounds": _AT_LEAST_1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,10 @@ def data_step(run: Run, recipe: Recipe) -> Splits:
             raise UsageError(f"no such data file: {path}")
     made_from = {
         "task": recipe.task,
-        "recipe": recipe_to_dict(recipe)["data"],
+        # What is transferred is compared with the splits later and has no part in them.
+        "recipe": {
+            key: value for key, value in recipe_to_dict(recipe)["data"].items() if "transfer" not in key
+        },
         "files": {name: sha256_file(path) for name, path in sources.items()},
     }
     facts = do_step(run, "data", made_from, ("data",), work)
@@ -75,9 +79,14 @@ def _data_files(recipe: Recipe) -> dict[str, str]:
 
 def encode(run: Run, model: Path, task: TaskSpec, split: str) -> tuple[Tokens, list[str]]:
     """One split as tokens of this model's tokenizer, and its texts as people read them."""
+    rows: tuple[Row, ...] = getattr(load_splits(run.folder / "data"), split)
+    texts = [row.text if row.pair is None else f"{row.text} | {row.pair}" for row in rows]
+    return encode_with(model, task, rows), texts
+
+
+def encode_with(model: Path, task: TaskSpec, rows: Sequence[Row]) -> Tokens:
+    """Rows as tokens of a model folder's tokenizer."""
     from stillroom.tokens import encode_rows, load_tokenizer, pad_id_of
 
-    rows = getattr(load_splits(run.folder / "data"), split)
     tokenizer = load_tokenizer(model, task.max_length)
-    texts = [row.text if row.pair is None else f"{row.text} | {row.pair}" for row in rows]
-    return encode_rows(tokenizer, rows, task, pad_id_of(model, tokenizer)), texts
+    return encode_rows(tokenizer, rows, task, pad_id_of(model, tokenizer))

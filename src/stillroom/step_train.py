@@ -17,6 +17,7 @@ from stillroom.progress import say
 from stillroom.recipe import Recipe, recipe_to_dict
 from stillroom.splits import load_splits
 from stillroom.step_data import encode
+from stillroom.step_transfer import student_rows
 from stillroom.steps import Run, do_step, fingerprint, recorded
 
 if TYPE_CHECKING:
@@ -93,14 +94,15 @@ def teacher_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
     return facts
 
 
-def student_step(run: Run, recipe: Recipe) -> dict[str, Any]:
-    """student/: some of the teacher's layers, distilled."""
+def student_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
+    """student/: some of the layers of the run's teacher, which came from source, distilled."""
 
     def train(teacher: Student, tokens: Tokens) -> tuple[Any, dict[str, Any]]:
         from stillroom.distill.distill import LossWeights, distill_from_model
         from stillroom.student import load_model
 
         chosen = recipe.student
+        tokens, without_labels = student_rows(run, recipe, source, teacher, tokens)
         model, training = distill_from_model(
             load_model(teacher.folder),
             tokens,
@@ -114,10 +116,14 @@ def student_step(run: Run, recipe: Recipe) -> dict[str, Any]:
         return model, {
             "teacher_sha256": teacher.weights_sha256,
             "teacher": teacher.lineage,
+            "rows_without_labels": without_labels,
             "training": training,
         }
 
-    return _from_teacher(run, recipe, "student", train)
+    copies = recipe.student.augment_copies
+    made_from = {"augment_copies": copies} if copies else {}
+    transferred = recorded(run, "transfer") if recipe.data.transfer else {}
+    return _from_teacher(run, recipe, "student", train, **made_from, **transferred)
 
 
 def baseline_step(run: Run, recipe: Recipe, source: Path) -> dict[str, Any]:
@@ -151,7 +157,7 @@ def _from_teacher(
     recipe: Recipe,
     name: str,
     train: Callable[[Student, Tokens], tuple[Any, dict[str, Any]]],
-    **made_from: str,
+    **made_from: Any,
 ) -> dict[str, Any]:
     """A student step: train a model beside the run's teacher and write it to the folder called name.
 
@@ -167,8 +173,10 @@ def _from_teacher(
         tokenizer = (teacher.folder / "tokenizer.json").read_text(encoding="utf-8")
         return _save_and_score(run, name, model, tokenizer, teacher.task, lineage)
 
+    section = recipe_to_dict(recipe)["student"]
+    del section["augment_copies"]  # no matter of the baseline
     everything = {
-        "recipe": {**recipe_to_dict(recipe)["student"], "seed": recipe.seed},
+        "recipe": {**section, "seed": recipe.seed},
         **recorded(run, "data", "teacher"),
         **made_from,
     }
