@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def transfer_step(run: Run, recipe: Recipe) -> None:
-    """Read data.transfer into transfer/, but none of the splits' rows; nothing where the recipe names none."""
+    """Read data.transfer into transfer/, but no row of the splits; nothing where the recipe has none."""
     data = recipe.data
     if not data.transfer:
         _forget(run)
