@@ -92,6 +92,66 @@ def test_any_bytes_give_rows_or_one_line(content: bytes, suffix: str, head: bool
             assert str(path) in str(error) and len(str(error).splitlines()) == 1
 
 
+TEXTS_ALONE = Columns(text="text", label="")
+one_line = no_nul.filter(lambda text: not LINE_BREAK.search(text)).filter(lambda text: text[0] != "\ufeff")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lines=st.lists(st.sampled_from(["", " ", "\t"]) | one_line, max_size=6),
+    last=one_line,
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_txt_round_trip(lines: list[str], last: str, end: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = read_rows(write(Path(folder), "rows.txt", end.join([*lines, last])), TEXTS_ALONE)
+    expected = [(line, number) for number, line in enumerate([*lines, last], 1) if line.strip()]
+    assert rows == [Row(line, None, "", 1.0, f"rows.txt:{number}") for line, number in expected]
+
+
+@settings(deadline=None, max_examples=100)
+@given(content=st.binary(max_size=60))
+def test_any_bytes_in_a_txt_give_rows_or_one_line(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), "noise.txt", content)
+        try:
+            assert read_rows(path, TEXTS_ALONE)
+        except UsageError as error:
+            assert str(path) in str(error) and len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        (COLUMNS, "label"),
+        (Columns("text", "", pair="title"), "title"),
+        (Columns("text", "", confidence="sure"), "sure"),
+    ],
+)
+def test_txt_holds_texts_alone(tmp_path: Path, columns: Columns, named: str) -> None:
+    path = write(tmp_path, "rows.txt", "good\n")
+    assert message(path, columns) == (
+        f"{path}: a .txt file holds texts alone, it has no column {named!r}: "
+        "give a CSV, TSV, JSONL or Parquet file"
+    )
+
+
+def test_txt_mistakes_and_encodings(tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.txt", b"\xef\xbb\xbffine\ncaf\xe9\n")
+    assert message(path, TEXTS_ALONE).startswith(f"{path}:2: not valid utf-8")
+    assert [row.text for row in read_rows(path, TEXTS_ALONE, "latin-1")][1] == "café"
+    path = write(tmp_path, "blank.txt", "\n  \n")
+    assert message(path, TEXTS_ALONE) == f"{path} has no data rows"
+    other = write(tmp_path, "rows.xlsx", "x")
+    assert message(other, TEXTS_ALONE).endswith(".csv, .tsv, .jsonl, .ndjson, .parquet, .txt")
+
+
+def test_rows_without_labels_of_every_kind(tmp_path: Path) -> None:
+    path = write(tmp_path, "rows.csv", "text,label\ngood,\n")
+    for kind in text_module.LABELS:
+        assert read_rows(path, TEXTS_ALONE, kind=kind) == [Row("good", None, "", 1.0, "rows.csv:2")]
+
+
 def test_parquet_round_trip(tmp_path: Path) -> None:
     rows = parquet(tmp_path, {"text": ["a\nb", "سلام"], "label": [0, 1], "sure": [0.5, None]})
     assert read_rows(rows, WITH_CONFIDENCE) == [

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stillroom import tokens as tokens_module
+from stillroom.distill.task_loss import has_label
 from stillroom.errors import UsageError
 from stillroom.task import INPUT_NAMES, TaskSpec
 from stillroom.text import Row
@@ -21,10 +24,12 @@ from stillroom.tokens import (
     check_text,
     encode_one,
     encode_rows,
+    joined,
     load_tokenizer,
     pad_id_of,
     padded_inputs,
     tokenizer_from_json,
+    without_labels,
 )
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -130,6 +135,34 @@ def test_rows_with_and_without_a_pair(tiny_bert: Path) -> None:
     found = encode_rows(tokenizer, rows, task_of(16), pad_id=0)
     assert found.lengths.tolist() == [4, 7]
     assert found.ids[:4].tolist() == encode_one(tokenizer, "the food")[0]
+
+
+KIND_LABELS = {"text-classification": "good", "multi-label": "bad\ngood", "regression": "0.5"}
+
+
+@pytest.mark.parametrize("kind", KIND_LABELS)
+def test_labels_forgotten_and_rows_joined(tiny_bert: Path, kind: str) -> None:
+    names = ("score",) if kind == "regression" else ("bad", "good")
+    task, tokenizer = TaskSpec(names, 8, INPUT_NAMES[:2], kind=kind), load_tokenizer(tiny_bert, 8)
+
+    def encoded(*written: str) -> Any:
+        return encode_rows(tokenizer, [row(text, label=KIND_LABELS[kind]) for text in written], task, 3)
+
+    first, second = encoded("the food", "was"), encoded("great", "the room was")
+    unknown = without_labels(second)
+    assert unknown.labels.dtype == second.labels.dtype and unknown.labels.shape == second.labels.shape
+    assert not has_label(torch.from_numpy(unknown.labels)).any()
+    assert has_label(torch.from_numpy(second.labels)).all() and unknown.ids is second.ids
+    both, whole = joined(first, unknown), encoded("the food", "was", "great", "the room was")
+    for name in ("ids", "type_ids", "offsets"):
+        assert getattr(both, name).tolist() == getattr(whole, name).tolist()
+        assert getattr(both, name).dtype == getattr(whole, name).dtype
+    assert has_label(torch.from_numpy(both.labels)).tolist() == [True, True, False, False]
+    assert both.pad_id == 3 and both.labels.dtype == first.labels.dtype
+    with pytest.raises(ValueError, match="different tokenizers or tasks"):
+        joined(first, replace(second, pad_id=0))
+    with pytest.raises(ValueError, match="different tokenizers or tasks"):
+        joined(first, replace(second, labels=np.zeros((2, 7), dtype=np.float32)))
 
 
 def test_no_rows(tiny_bert: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.benchmarks.machine import describe_machine
-from stillroom.benchmarks.report import mean_and_spread
+from stillroom.benchmarks.seeds import figure, mean_and_spread
 from stillroom.distill.evaluate import predict_logits
 from stillroom.distill.vocabulary import config_ids, trim_model, trim_tokenizer
 from stillroom.export.targets import export
@@ -74,9 +74,9 @@ def main() -> None:
         cells = [f"{np.mean([row['vocabulary'] for row in rows]):,.0f}"]
         for key in ("parameters", "fp32_bytes", "int8_bytes"):
             cells.append(f"{np.mean([row[key] for row in rows]) / 1e6:.1f}")
-        cells.append(mean_and_spread([100 * row[metric] for row in rows], 2))
+        cells.append(mean_and_spread(figure([row[metric] for row in rows]), 2, 100))
         print(f"| {name} vocabulary | {' | '.join(cells)} |")
-    flips = mean_and_spread([100 * one["flip_rate"] for one in found], 2)
+    flips = mean_and_spread(figure([one["flip_rate"] for one in found]), 2, 100)
     print(f"\nTest rows whose label changes: {flips} %.")
 
 

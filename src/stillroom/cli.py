@@ -32,6 +32,7 @@ RECIPE_OPTIONS = {
     "data": "data.source",
     "validation": "data.validation",
     "test": "data.test",
+    "transfer": "data.transfer",
     "text_column": "data.text_column",
     "label_column": "data.label_column",
     "pair_column": "data.pair_column",

@@ -28,6 +28,10 @@ def distill_options(verb: argparse.ArgumentParser) -> None:
     option("--data", help="CSV, TSV, JSONL or Parquet file, in place of an embedded recipe's own")
     option("--validation", help="own validation file, otherwise split off the data")
     option("--test", help="own test file, otherwise split off the data")
+    option(
+        "--transfer",
+        help="file of unlabelled texts for the teacher to answer: as --data, or .txt, one a line",
+    )
     option("--text-column", help="column of the text (default: text)")
     option("--label-column", help="column of the label: a class, labels with commas, or a number")
     option("--pair-column", help="column of the second text, for sentence pairs")

@@ -10,6 +10,7 @@ from stillroom.step_export import bundle_step, export_step, verify_step
 from stillroom.step_report import measure_step, report_step
 from stillroom.step_student import baseline_step, student_step, teacher_names
 from stillroom.step_train import find_model, teacher_step
+from stillroom.step_transfer import transfer_step
 from stillroom.steps import Run
 
 
@@ -43,7 +44,8 @@ def distill_pipeline(run: Run, recipe: Recipe, *, allow_download: bool = False) 
         find_model(recipe.student.source, allow_download=allow_download) if recipe.student.source else None
     )
     data_step(run, recipe)
+    transfer_step(run, recipe)
     for name, folder in zip(teacher_names(recipe), folders, strict=True):
         teacher_step(run, recipe, folder, name)
-    student_step(run, recipe, start)
+    student_step(run, recipe, folders[0], start)
     return start or folders[0]

@@ -23,14 +23,15 @@ MAX_RECIPE_BYTES = 2**20  # a recipe has a few dozen lines
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """source, validation, test: a path, or "package:DISTRIBUTION/path".
+    """source, validation, test, transfer: a path, or "package:DISTRIBUTION/path".
 
-    validation or test "": drawn from source. A column "": the file has none. max_train_rows: 0 for all.
+    validation or test "": drawn from source. A column "": the file has none. max_..._rows: 0 for all.
     """
 
     source: str = ""
     validation: str = ""
     test: str = ""
+    transfer: str = ""
     text_column: str = "text"
     label_column: str = "label"
     pair_column: str = ""
@@ -40,6 +41,7 @@ class DataRecipe:
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     max_train_rows: int = 0
+    max_transfer_rows: int = 0
     split_seed: int = 0
 
 
@@ -61,7 +63,7 @@ class StudentRecipe:
 
     source: a model to start from, "" for the teacher. layer_choice: see distill.layers.choose_layers.
     vocabulary: "all", "trim", or how many tokens at most. hidden_size, heads, intermediate_size: 0 for the
-    teacher's; relation_heads: 0 for the student's.
+    teacher's; relation_heads: 0 for the student's. augment_copies: of every row, see distill.augment.
     """
 
     source: str = ""
@@ -82,6 +84,7 @@ class StudentRecipe:
     hidden_weight: float = 0.0
     relation_weight: float = 0.0
     relation_heads: int = 0
+    augment_copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ LIMITS = {
     "data.validation_fraction": _FRACTION,
     "data.test_fraction": _FRACTION,
     "data.max_train_rows": _AT_LEAST_0,
+    "data.max_transfer_rows": _AT_LEAST_0,
     "data.split_seed": _SEED,
     "teacher.epochs": _AT_LEAST_1,
     "teacher.learning_rate": _ABOVE_0,
@@ -191,6 +195,7 @@ LIMITS = {
     "student.hidden_weight": _AT_LEAST_0,
     "student.relation_weight": _AT_LEAST_0,
     "student.relation_heads": _AT_LEAST_0,
+    "student.augment_copies": _AT_LEAST_0,
     "export.artifacts": _NOT_EMPTY,
     "measure.lengths": Limit(_good_lengths, "different lengths of 1 to 512"),
     "measure.rounds": _AT_LEAST_1,

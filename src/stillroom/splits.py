@@ -128,11 +128,16 @@ def save_splits(splits: Splits, folder: Path) -> None:
     checksums = {}
     for name in PARTS:
         rows: tuple[Row, ...] = getattr(splits, name)
-        lines = [json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
-        write_atomic(folder / f"{name}.jsonl", "".join(lines))
-        checksums[name] = sha256_file(folder / f"{name}.jsonl")
+        checksums[name] = save_rows(rows, folder / f"{name}.jsonl")
     facts = {"labels": splits.labels, "counts": splits.counts, "warnings": splits.warnings}
     write_json(folder / "splits.json", {"schema_version": SCHEMA_VERSION, **facts, "sha256": checksums})
+
+
+def save_rows(rows: Iterable[Row], path: Path) -> str:
+    """Write rows as JSON lines, whole or not at all; returns the file's sha256."""
+    lines = [json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+    write_atomic(path, "".join(lines))
+    return sha256_file(path)
 
 
 def load_splits(folder: Path) -> Splits:
@@ -142,14 +147,15 @@ def load_splits(folder: Path) -> Splits:
     if not isinstance(facts, dict) or facts.get("schema_version") != SCHEMA_VERSION:
         raise UsageError(f"{place}: expected schema_version {SCHEMA_VERSION}; {AGAIN}")
     try:
-        parts = {name: _load_rows(folder / f"{name}.jsonl", facts["sha256"][name]) for name in PARTS}
+        parts = {name: load_rows(folder / f"{name}.jsonl", facts["sha256"][name]) for name in PARTS}
         labels, warnings = tuple(facts["labels"]), tuple(facts["warnings"])
         return Splits(**parts, labels=labels, counts=dict(facts["counts"]), warnings=warnings)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{place} is not a description of splits ({error!r}); {AGAIN}") from None
 
 
-def _load_rows(path: Path, sha256: str) -> tuple[Row, ...]:
+def load_rows(path: Path, sha256: str) -> tuple[Row, ...]:
+    """What save_rows wrote. Raises UsageError when the file is missing or has another sha256."""
     if not path.is_file():
         raise UsageError(f"no such file: {path}; {AGAIN}")
     if sha256_file(path) != sha256:

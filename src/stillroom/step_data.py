@@ -52,7 +52,10 @@ def data_step(run: Run, recipe: Recipe) -> Splits:
             raise UsageError(f"no such data file: {path}")
     made_from = {
         "task": recipe.task,
-        "recipe": recipe_to_dict(recipe)["data"],
+        # What is transferred is compared with the splits later and has no part in them.
+        "recipe": {
+            key: value for key, value in recipe_to_dict(recipe)["data"].items() if "transfer" not in key
+        },
         "files": {name: sha256_file(path) for name, path in sources.items()},
     }
     facts = do_step(run, "data", made_from, ("data",), work)

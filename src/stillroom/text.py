@@ -1,4 +1,4 @@
-"""Text files -> rows. CSV, TSV, JSON lines and Parquet; every mistake in them is named with its place."""
+"""Text files -> rows. CSV, TSV, JSON lines, Parquet, plain text; every mistake is named with its place."""
 
 from __future__ import annotations
 
@@ -60,14 +60,16 @@ def read_rows(
     Labels are words or whole numbers and lose white space around them; texts stay as they are. kind: of
     kinds.KINDS. A multi-label cell holds labels with commas between them, or a list; it may be empty. The
     label of a regression is a number. An empty label column: rows without labels, as for transfer text.
+    A .txt file is read where only texts are wanted: one a line, blank lines left out.
     A confidence that is left empty, or null, counts as 0: nobody vouched for that label.
     Raises UsageError, naming file and line, for anything that does not fit.
     """
+    wanted = [name for name in (columns.text, columns.label, columns.pair, columns.confidence) if name]
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise UsageError(f"cannot read {path}: expected a file named {', '.join(READERS)}")
+        fitting = [suffix for suffix in READERS if suffix != ".txt" or len(wanted) == 1]
+        raise UsageError(f"cannot read {path}: expected a file named {', '.join(fitting)}")
     _check_encoding(encoding)
-    wanted = [name for name in (columns.text, columns.label, columns.pair, columns.confidence) if name]
     try:
         _check_file(path)
         label_of = LABELS[kind]
@@ -231,12 +233,24 @@ def _parquet(path: Path, encoding: str, wanted: list[str]) -> Iterator[Record]:
         raise UsageError(f"{path}:row {number}: text is not valid UTF-8") from None
 
 
+def _txt(path: Path, encoding: str, wanted: list[str]) -> Iterator[Record]:
+    if len(wanted) > 1:
+        raise UsageError(
+            f"{path}: a .txt file holds texts alone, it has no column {wanted[1]!r}: "
+            "give a CSV, TSV, JSONL or Parquet file"
+        )
+    for number, line in enumerate(_lines(path, encoding), start=1):
+        if line.strip():
+            yield str(number), {wanted[0]: line.rstrip("\r\n")}
+
+
 READERS: dict[str, Reader] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".parquet": _parquet,
+    ".txt": _txt,
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ class Tokens:
 
     ids, type_ids: int32 [total_tokens]. offsets: int64 [rows + 1].
     labels: the task's targets, as kinds.py makes them: int64 [rows] for classes (-1 if unknown), else
-    float32 [rows, labels].
+    float32 [rows, labels] (nan if unknown).
     """
 
     ids: np.ndarray
@@ -133,6 +133,37 @@ def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row], task: TaskSpec, pad_i
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         labels=kind_of(task.kind).targets([row.label for row in rows], task.labels),
         pad_id=pad_id,
+    )
+
+
+def without_labels(tokens: Tokens) -> Tokens:
+    """The same rows, of which no label is known: -1 for a class, nan for the other kinds' targets."""
+    unknown = -1 if np.issubdtype(tokens.labels.dtype, np.integer) else np.nan
+    return replace(tokens, labels=np.full_like(tokens.labels, unknown))
+
+
+def first_rows(tokens: Tokens, count: int) -> Tokens:
+    """So many rows from the first on."""
+    end = int(tokens.offsets[count])
+    return replace(
+        tokens,
+        ids=tokens.ids[:end],
+        type_ids=tokens.type_ids[:end],
+        offsets=tokens.offsets[: count + 1],
+        labels=tokens.labels[:count],
+    )
+
+
+def joined(tokens: Tokens, more: Tokens) -> Tokens:
+    """The rows of tokens, then those of more. Both are of one tokenizer and one task."""
+    if tokens.pad_id != more.pad_id or tokens.labels.shape[1:] != more.labels.shape[1:]:
+        raise ValueError("these rows are of different tokenizers or tasks")
+    return Tokens(
+        ids=np.concatenate([tokens.ids, more.ids]),
+        type_ids=np.concatenate([tokens.type_ids, more.type_ids]),
+        offsets=np.concatenate([tokens.offsets, more.offsets[1:] + tokens.offsets[-1]]),
+        labels=np.concatenate([tokens.labels, more.labels]),
+        pad_id=tokens.pad_id,
     )
 
 
