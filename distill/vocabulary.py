@@ -65,8 +65,9 @@ def trim_tokenizer(
        unknown may become known, where the vocabulary has a character only inside longer pieces;
     2. no text gets an unknown token where it had none.
 
-    limit: at most that many tokens, and 2. holds no more. Special and added tokens come first, then the
-    safety list, then other tokens, the most frequent first. keep_ids: old ids to keep whatever the texts
+    limit: that many tokens, where there are as many; where they are too few for the above, 2. holds no
+    more. Special and added tokens come first, then the safety list, then tokens of the texts, the most
+    frequent first, and then any others by their ids. keep_ids: old ids to keep whatever the texts
     are, see config_ids; ids that no token has are passed over.
     Raises UsageError for a tokenizer that is neither WordPiece nor Unigram, one whose ids do not agree,
     a text it cannot read, and a limit that leaves no room beside special and added tokens.
@@ -106,7 +107,8 @@ def trim_tokenizer(
     safety, made_up = _safety_list(data, pieces, counts)
     used = sorted(counts, key=lambda index: (-counts[index], index))
     # dict.fromkeys: each once, at its first place
-    wanted = list(dict.fromkeys([*sorted(first), *lowest, *safety, *used]))[:limit]
+    others = [] if limit is None else sorted(ids)  # vocabularies begin with what is frequent in any text
+    wanted = list(dict.fromkeys([*sorted(first), *lowest, *safety, *used, *others]))[:limit]
     kept = {index for index in wanted if isinstance(index, int)}
     tokens = [item for item in pieces if item[1] in kept]
     tokens += sorted((token, made_up[token]) for token in wanted if isinstance(token, str))

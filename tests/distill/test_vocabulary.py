@@ -380,7 +380,16 @@ def test_a_limit_takes_special_tokens_then_characters_then_frequent_tokens() -> 
         kept = {*SPECIAL, *ranked[: limit - 4]}
         assert tokens_of(after) == [token for token in whole if token in kept]
         assert len(trimmed.source_ids) == limit
-    assert cut(before, *texts, limit=99)[1].tokenizer_json == cut(before, *texts)[1].tokenizer_json
+    everything = cut(before, *texts, limit=99)[1]
+    assert len(everything.source_ids) == before.get_vocab_size()
+
+
+def test_a_limit_above_what_texts_need_is_filled_by_id() -> None:
+    before = word_piece(["a", "##a", "b", "##b", "ab", "ba", "aab", "bab"])
+    needed = cut(before, "ab")[1].source_ids.tolist()
+    filled = cut(before, "ab", limit=len(needed) + 2)[1].source_ids.tolist()
+    assert set(filled) > set(needed) and len(filled) == len(needed) + 2
+    assert min(set(range(before.get_vocab_size())) - set(filled)) > max(set(filled) - set(needed))
 
 
 def test_a_limit_counts_made_up_characters_and_added_tokens() -> None:
