@@ -153,8 +153,8 @@ def plain_student(
 ) -> tuple[Any, dict[str, Any]]:
     """The baseline: the same layers of a model that no teacher has trained, fine-tuned on hard labels only.
 
-    start: the pretrained model, with a new_head or one that was trained before. Rows, steps and seed are
-    the distilled student's.
+    start: the pretrained model, with a new_head or one that was trained before. Labelled rows, epochs and
+    seed are the distilled student's; so are the steps, where that had no rows without labels.
     """
     student, kept = make_student(start, shape)
     scale, key = score_scale(tokens, task.kind), f"{model_sha256(start)} {shape}"

@@ -160,12 +160,14 @@ def _model_step(run: Run, recipe: Recipe, name: str, train: Train, start_sha256:
         return save_and_score(run, name, model, start.tokenizer_json, start.task, lineage)
 
     section = {**recipe_to_dict(recipe)["student"], "source": ""}
+    transfer = bool(recipe.data.transfer)
     if name == "baseline":
         del section["augment_copies"]  # which only a teacher can speak on
+        transfer = transfer and recipe.student.vocabulary != "all"
     made_from = {
         "recipe": {**section, "seed": recipe.seed},
         "start_sha256": start_sha256,
-        **recorded(run, "data", *(("transfer",) if recipe.data.transfer else ()), *teacher_names(recipe)),
+        **recorded(run, "data", *(("transfer",) if transfer else ()), *teacher_names(recipe)),
     }
     return told(run, do_step(run, name, made_from, (name,), work, together=True))
 
