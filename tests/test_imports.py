@@ -19,7 +19,7 @@ ROOMS = {"stillroom": "src/stillroom", "stillroom.distill": "distill", "stillroo
 # These put the rooms together; everything else in the core knows of none of them.
 ENTRIES = ("__init__", "__main__", "cli", "doctor", "pipeline", "step_*")
 HEAVY = ("torch", "transformers", "onnxruntime", "onnx", "onnxscript", "onnx_ir", "tokenizers", "safetensors",
-         "accelerate", "pyarrow", "matplotlib", "sklearn", "huggingface_hub")  # fmt: skip
+         "accelerate", "pyarrow", "matplotlib", "sklearn", "huggingface_hub", "datasets")  # fmt: skip
 MAX_LINES = 400
 
 
