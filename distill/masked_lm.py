@@ -1,0 +1,121 @@
+"""Masked-LM models: their folders, and a form of them that answers only where it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stillroom.distill.teacher import fast_tokenizer
+from stillroom.distill.vocabulary import Vocabulary, read_vocabulary, special_names
+from stillroom.errors import UsageError
+from stillroom.families import family_of, longest_input
+from stillroom.files import write_atomic, write_json
+from stillroom.model_folder import check_model_folder, check_vocabulary
+from stillroom.student import FILL_MASK, SCHEMA_VERSION, load_pretrained
+
+# What a masked-LM head's tensors are called in BERT, in RoBERTa and its like, and in DistilBERT.
+HEADS = ("cls.predictions.", "lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.")
+HEAD_WEIGHTS = ("cls.predictions.transform.dense.weight", "lm_head.dense.weight", "vocab_transform.weight")
+
+
+@dataclass(frozen=True)
+class MaskedSource:
+    """A model folder that fits its tokenizer. has_head: it can fill masks as it is. longest: in tokens."""
+
+    folder: Path
+    tokenizer_json: str
+    vocabulary: Vocabulary
+    has_head: bool
+    longest: int
+
+
+class AtPositions(nn.Module):
+    """A masked-LM model whose head, the costly part, answers at given positions only.
+
+    A module, so that what wraps a model's forward (bf16, averaged gradients) wraps this. Rows are full: there
+    is no padding and no attention mask.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [positions, vocabulary] and last hidden states [rows, length, hidden].
+
+        input_ids: int64 [rows, length]. positions: int64, into the rows one after the other.
+        """
+        base = getattr(self.model, family_of(self.model.config.model_type).base)
+        hidden = base(input_ids=input_ids).last_hidden_state
+        return head_logits(self.model, hidden.flatten(0, 1)[positions]), hidden
+
+
+def head_logits(model: Any, states: Tensor) -> Tensor:
+    """Logits [n, vocabulary] of last hidden states [n, hidden]."""
+    if model.config.model_type == "distilbert":
+        states = model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
+        return torch.as_tensor(model.vocab_projector(states))
+    return torch.as_tensor((model.cls if hasattr(model, "cls") else model.lm_head)(states))
+
+
+def open_masked_source(folder: Path) -> MaskedSource:
+    """Check a model folder and its tokenizer. Raises UsageError when they are not whole or do not fit."""
+    checked = check_model_folder(folder)
+    tokenizer_json = fast_tokenizer(folder)
+    vocabulary = read_vocabulary(tokenizer_json, f"{folder}: the tokenizer")
+    check_vocabulary(checked, vocabulary.size, vocabulary.size - 1)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        longest = longest_input(config)
+    except Exception as error:  # a hostile config.json can fail in any way
+        raise UsageError(f"{folder / 'config.json'} could not be read: {error}") from None
+    has_head = any(name in checked.tensors for name in HEAD_WEIGHTS)
+    return MaskedSource(folder, tokenizer_json, vocabulary, has_head, longest)
+
+
+def load_masked_lm(source: MaskedSource, new_head_seed: int | None = None) -> Any:
+    """The folder's ...ForMaskedLM model, fp32, in eval mode.
+
+    new_head_seed: draws a head for an encoder that has none; without it that is an error. Raises UsageError.
+    """
+    if not source.has_head and new_head_seed is None:
+        raise UsageError(
+            f"{source.folder} has no masked-LM head: stillroom teach --task fill-mask --teacher "
+            f"{source.folder} --text FILES --out DIR trains one"
+        )
+    if new_head_seed is not None:
+        torch.manual_seed(new_head_seed)
+    return load_pretrained("AutoModelForMaskedLM", source.folder, () if source.has_head else HEADS)
+
+
+def freeze_what_answers_nothing(model: Any) -> None:
+    """Where word embeddings and decoder are not tied, the decoder adds a bias of its own, not this one."""
+    if not model.config.tie_word_embeddings:
+        for name, parameter in model.named_parameters():
+            if name in ("cls.predictions.bias", "lm_head.bias"):
+                parameter.requires_grad = False
+
+
+def save_masked_lm(
+    folder: Path, model: Any, vocabulary: Vocabulary, max_length: int, lineage: dict[str, Any]
+) -> None:
+    """Write model, tokenizer and stillroom.json into folder (not atomic: call inside staged_folder)."""
+    model.save_pretrained(folder)
+    write_atomic(folder / "tokenizer.json", vocabulary.tokenizer_json)
+    tokenizer_facts = {
+        "tokenizer_class": "PreTrainedTokenizerFast",  # which reads tokenizer.json and changes nothing
+        "model_max_length": longest_input(model.config),
+        "model_input_names": ["input_ids", "attention_mask"],
+        **special_names(vocabulary),
+    }
+    write_json(folder / "tokenizer_config.json", tokenizer_facts)
+    task = {"kind": FILL_MASK, "max_length": max_length, "inputs": ["input_ids", "attention_mask"]}
+    write_json(
+        folder / "stillroom.json", {"schema_version": SCHEMA_VERSION, "task": task, "lineage": lineage}
+    )
