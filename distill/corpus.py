@@ -19,7 +19,7 @@ import numpy as np
 
 from stillroom.distill.corpus_text import check_text_files, pieces
 from stillroom.distill.shards import PackedRows, ShardWriter, open_rows
-from stillroom.distill.vocabulary import Vocabulary, plain_tokenizer, read_vocabulary
+from stillroom.distill.special_tokens import SpecialTokens, plain_tokenizer, read_special_tokens
 from stillroom.errors import UsageError
 from stillroom.extras import require
 from stillroom.files import read_json, require_space, sha256_json, staged_folder, write_atomic, write_json
@@ -42,7 +42,7 @@ class Corpus:
 
     train: PackedRows
     held_out: PackedRows
-    vocabulary: Vocabulary
+    special: SpecialTokens
     max_length: int
     facts: dict[str, Any]
     sha256: str
@@ -71,7 +71,7 @@ def build_corpus(
     with contextlib.suppress(UsageError, KeyError, TypeError):  # absent or another's: made again
         if read_json(folder / "corpus.json")["key"] == key:
             return open_corpus(folder)
-    vocabulary = read_vocabulary(tokenizer_json)
+    special = read_special_tokens(tokenizer_json)
     text_bytes = sum(path.stat().st_size for path in files)
     require_space(folder, estimated_bytes(text_bytes, max_length))
     one_of = round(1 / held_out_share)
@@ -82,7 +82,7 @@ def build_corpus(
                 for name in ("train", "held-out")
             )
             rows_before = 0
-            for ids, starts in _packed(files, vocabulary, max_length):
+            for ids, starts in _packed(files, special, max_length):
                 chosen = held_out_rows(rows_before, len(ids), one_of, split_seed)
                 held_out.write(ids[chosen], starts[chosen])
                 train.write(ids[~chosen], starts[~chosen])
@@ -107,7 +107,7 @@ def open_corpus(folder: Path) -> Corpus:
     return Corpus(
         train=open_rows(folder, "train"),
         held_out=open_rows(folder, "held-out"),
-        vocabulary=read_vocabulary(tokenizer_json, str(folder / "tokenizer.json")),
+        special=read_special_tokens(tokenizer_json, str(folder / "tokenizer.json")),
         max_length=int(described["facts"]["max_length"]),
         facts=dict(described["facts"]),
         sha256=sha256_json(described["key"]),
@@ -143,19 +143,19 @@ def held_out_rows(first: int, count: int, one_of: int, seed: int) -> np.ndarray:
 
 
 def _packed(
-    files: Sequence[Path], vocabulary: Vocabulary, max_length: int
+    files: Sequence[Path], special: SpecialTokens, max_length: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows as they fill up: ids int32 [rows, max_length] and word starts bool [rows, max_length]."""
-    tokenizer = plain_tokenizer(vocabulary.tokenizer_json)
+    tokenizer = plain_tokenizer(special.tokenizer_json)
     inner = max_length - 2
     left_ids, left_starts = np.empty(0, dtype=np.int32), np.empty(0, dtype=bool)
     for lines in _batches(files):
-        found = _encode(tokenizer, lines, vocabulary.sep_id)
+        found = _encode(tokenizer, lines, special.sep_id)
         ids, starts = np.concatenate([left_ids, found[0]]), np.concatenate([left_starts, found[1]])
         rows = len(ids) // inner
         left_ids, left_starts = ids[rows * inner :], starts[rows * inner :]
         packed = np.empty((rows, max_length), dtype=np.int32)
-        packed[:, 0], packed[:, -1] = vocabulary.cls_id, vocabulary.sep_id
+        packed[:, 0], packed[:, -1] = special.cls_id, special.sep_id
         packed[:, 1:-1] = ids[: rows * inner].reshape(rows, inner)
         begins = np.ones((rows, max_length), dtype=bool)
         begins[:, 1:-1] = starts[: rows * inner].reshape(rows, inner)

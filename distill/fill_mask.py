@@ -173,9 +173,9 @@ def masked_batch(
 ) -> Batch:
     """Training rows with the masks of an epoch. If no row has an ordinary token, the first is asked for."""
     ids, starts = corpus.train.read(rows)
-    vocabulary = corpus.vocabulary
+    special = corpus.special
     inputs, labels = mask_tokens(
-        ids, seed, epoch, rows, vocabulary.special_ids, vocabulary.size, vocabulary.mask_id, masking.share,
+        ids, seed, epoch, rows, special.ids, special.vocabulary_size, special.mask_id, masking.share,
         starts if masking.whole_words else None,
     )  # fmt: skip
     if (labels == IGNORED).all():

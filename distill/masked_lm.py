@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stillroom.distill.special_tokens import SpecialTokens, read_special_tokens, special_names
 from stillroom.distill.teacher import fast_tokenizer
-from stillroom.distill.vocabulary import Vocabulary, read_vocabulary, special_names
 from stillroom.errors import UsageError
 from stillroom.families import family_of, longest_input
 from stillroom.files import write_atomic, write_json
@@ -28,7 +28,7 @@ class MaskedSource:
 
     folder: Path
     tokenizer_json: str
-    vocabulary: Vocabulary
+    special: SpecialTokens
     has_head: bool
     longest: int
 
@@ -66,8 +66,8 @@ def open_masked_source(folder: Path) -> MaskedSource:
     """Check a model folder and its tokenizer. Raises UsageError when they are not whole or do not fit."""
     checked = check_model_folder(folder)
     tokenizer_json = fast_tokenizer(folder)
-    vocabulary = read_vocabulary(tokenizer_json, f"{folder}: the tokenizer")
-    check_vocabulary(checked, vocabulary.size, vocabulary.size - 1)
+    special = read_special_tokens(tokenizer_json, f"{folder}: the tokenizer")
+    check_vocabulary(checked, special.vocabulary_size, special.vocabulary_size - 1)
     from transformers import AutoConfig
 
     try:
@@ -76,7 +76,7 @@ def open_masked_source(folder: Path) -> MaskedSource:
     except Exception as error:  # a hostile config.json can fail in any way
         raise UsageError(f"{folder / 'config.json'} could not be read: {error}") from None
     has_head = any(name in checked.tensors for name in HEAD_WEIGHTS)
-    return MaskedSource(folder, tokenizer_json, vocabulary, has_head, longest)
+    return MaskedSource(folder, tokenizer_json, special, has_head, longest)
 
 
 def load_masked_lm(source: MaskedSource, new_head_seed: int | None = None) -> Any:
@@ -103,16 +103,16 @@ def freeze_what_answers_nothing(model: Any) -> None:
 
 
 def save_masked_lm(
-    folder: Path, model: Any, vocabulary: Vocabulary, max_length: int, lineage: dict[str, Any]
+    folder: Path, model: Any, special: SpecialTokens, max_length: int, lineage: dict[str, Any]
 ) -> None:
     """Write model, tokenizer and stillroom.json into folder (not atomic: call inside staged_folder)."""
     model.save_pretrained(folder)
-    write_atomic(folder / "tokenizer.json", vocabulary.tokenizer_json)
+    write_atomic(folder / "tokenizer.json", special.tokenizer_json)
     tokenizer_facts = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # which reads tokenizer.json and changes nothing
         "model_max_length": longest_input(model.config),
         "model_input_names": ["input_ids", "attention_mask"],
-        **special_names(vocabulary),
+        **special_names(special),
     }
     write_json(folder / "tokenizer_config.json", tokenizer_facts)
     task = {"kind": FILL_MASK, "max_length": max_length, "inputs": ["input_ids", "attention_mask"]}

@@ -50,20 +50,20 @@ def score_fill_mask(
             loss = F.cross_entropy(logits.double(), wanted, reduction="none")
             return loss.cpu(), (logits.argmax(dim=-1) == wanted).double().cpu()
 
-        vocabulary = corpus.vocabulary
+        special = corpus.special
         for start in range(0, len(rows), EVALUATION_BATCH):
             batch = rows[start : start + EVALUATION_BATCH]
             ids, _ = corpus.held_out.read(batch)
             loss, hit = losses_of(*mask_tokens(
-                ids, SCORE_SEED, 0, batch, vocabulary.special_ids, vocabulary.size, vocabulary.mask_id
+                ids, SCORE_SEED, 0, batch, special.ids, special.vocabulary_size, special.mask_id
             ))  # fmt: skip
             losses.append(loss)
             hits.append(hit)
         alone_losses = [
             losses_of(*part)[0]
             for row in alone
-            for part in one_at_a_time(corpus.held_out.read(np.array([row]))[0][0], vocabulary.special_ids,
-                                      vocabulary.mask_id)
+            for part in one_at_a_time(corpus.held_out.read(np.array([row]))[0][0], special.ids,
+                                      special.mask_id)
         ]  # fmt: skip
     model.train(was_training)
     loss, hit = torch.cat(losses), torch.cat(hits)

@@ -74,7 +74,7 @@ def test_rows_are_the_text(name: str, request: pytest.FixtureRequest, tmp_path: 
     ids, starts = in_order(corpus)
     inner = LENGTH - 2
     assert ids[:, 1:-1].reshape(-1).tolist() == stream[: len(stream) // inner * inner]
-    assert set(ids[:, 0]) == {corpus.vocabulary.cls_id} and set(ids[:, -1]) == {corpus.vocabulary.sep_id}
+    assert set(ids[:, 0]) == {corpus.special.cls_id} and set(ids[:, -1]) == {corpus.special.sep_id}
     assert starts[:, 0].all() and starts[:, -1].all()
     assert corpus.facts["tokens"] == ids.size and corpus.facts["train_rows"] == len(corpus.train)
     assert ids.dtype == np.int64 and starts.dtype == bool

@@ -94,9 +94,9 @@ def test_the_losses_are_those_of_the_whole_logits(
     found = loss_of(AtPositions(student).eval(), rows, 1)
 
     ids, starts = few.train.read(rows)
-    vocabulary = few.vocabulary
+    special = few.special
     inputs, labels = (torch.from_numpy(array) for array in mask_tokens(
-        ids, 5, 1, rows, vocabulary.special_ids, vocabulary.size, vocabulary.mask_id, 0.2,
+        ids, 5, 1, rows, special.ids, special.vocabulary_size, special.mask_id, 0.2,
         starts if whole_words else None,
     ))  # fmt: skip
     mask = torch.ones_like(inputs)

@@ -102,28 +102,28 @@ def test_a_saved_model_is_transformers_own(
     source = open_masked_source(folder_of(family, make_model_folder, tmp_path / "model"))
     model = load_masked_lm(source)
     out = tmp_path / "out"
-    save_masked_lm(out, model, source.vocabulary, 32, {"note": 1})
+    save_masked_lm(out, model, source.special, 32, {"note": 1})
     loaded, report = AutoModelForMaskedLM.from_pretrained(out, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert all(torch.equal(one, loaded.state_dict()[name]) for name, one in model.state_dict().items())
     tokenizer = AutoTokenizer.from_pretrained(out)
     text = f"what a {tokenizer.mask_token} flight"
-    assert tokenizer.mask_token_id == source.vocabulary.mask_id
+    assert tokenizer.mask_token_id == source.special.mask_id
     assert tokenizer.model_max_length == 64
     ids = tokenizer(text)["input_ids"]
-    assert ids[0] == source.vocabulary.cls_id and ids[-1] == source.vocabulary.sep_id
-    assert source.vocabulary.mask_id in ids
+    assert ids[0] == source.special.cls_id and ids[-1] == source.special.sep_id
+    assert source.special.mask_id in ids
     best = pipeline("fill-mask", model=str(out))(text)[0]
     with torch.no_grad():
-        logits = model(torch.tensor([ids])).logits[0, ids.index(source.vocabulary.mask_id)]
+        logits = model(torch.tensor([ids])).logits[0, ids.index(source.special.mask_id)]
     assert best["token"] == logits.argmax() and 0 < best["score"] < 1
     again = open_masked_source(out)
-    assert again.has_head and again.vocabulary == source.vocabulary
+    assert again.has_head and again.special == source.special
 
 
 def test_a_distilbert_is_saved_with_the_same_tokenizer(tiny_masked_lm: Path, tmp_path: Path) -> None:
     source = open_masked_source(tiny_masked_lm)
-    save_masked_lm(tmp_path, distilbert_from_bert(load_masked_lm(source)), source.vocabulary, 32, {})
+    save_masked_lm(tmp_path, distilbert_from_bert(load_masked_lm(source)), source.special, 32, {})
     theirs, ours = (
         pipeline("fill-mask", model=str(folder))("what a [MASK] flight")
         for folder in (tiny_masked_lm, tmp_path)
@@ -134,7 +134,7 @@ def test_a_distilbert_is_saved_with_the_same_tokenizer(tiny_masked_lm: Path, tmp
 
 def test_a_fill_mask_folder_can_be_a_classifiers_start(tiny_masked_lm: Path, tmp_path: Path) -> None:
     source = open_masked_source(tiny_masked_lm)
-    save_masked_lm(tmp_path, load_masked_lm(source), source.vocabulary, 32, {})
+    save_masked_lm(tmp_path, load_masked_lm(source), source.special, 32, {})
     with pytest.raises(UsageError, match="fills masks and has no classification head: stillroom run RECIPE"):
         load_student(tmp_path)
     model = load_model(tmp_path, num_labels=3, ignore_mismatched_sizes=True)

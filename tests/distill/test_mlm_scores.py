@@ -43,9 +43,9 @@ def test_masked_scores(model: Any, corpus: Corpus) -> None:
     found = score_fill_mask(model, corpus, "model", pseudo_rows=0)
     rows = np.arange(len(corpus.held_out))
     assert len(rows) > 32  # more than a batch
-    vocabulary = corpus.vocabulary
+    special = corpus.special
     inputs, labels = mask_tokens(
-        corpus.held_out.read(rows)[0], 0, 0, rows, vocabulary.special_ids, vocabulary.size, vocabulary.mask_id
+        corpus.held_out.read(rows)[0], 0, 0, rows, special.ids, special.vocabulary_size, special.mask_id
     )
     with torch.no_grad():
         theirs = model(input_ids=torch.from_numpy(inputs), labels=torch.from_numpy(labels))
@@ -59,7 +59,7 @@ def test_masked_scores(model: Any, corpus: Corpus) -> None:
 
 def test_pseudo_perplexity(model: Any, corpus: Corpus) -> None:
     found = score_fill_mask(model, corpus, "model", pseudo_rows=3)
-    special = set(corpus.vocabulary.special_ids)
+    special = set(corpus.special.ids)
     losses = []
     for row in spread(len(corpus.held_out), 3):
         ids = torch.from_numpy(corpus.held_out.read(np.array([row]))[0])
@@ -67,7 +67,7 @@ def test_pseudo_perplexity(model: Any, corpus: Corpus) -> None:
             if int(ids[0, place]) in special:
                 continue
             hidden = ids.clone()
-            hidden[0, place] = corpus.vocabulary.mask_id
+            hidden[0, place] = corpus.special.mask_id
             with torch.no_grad():
                 logits = model(input_ids=hidden).logits[0, place]
             losses.append(-torch.log_softmax(logits, -1)[ids[0, place]].item())

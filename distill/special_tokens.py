@@ -17,18 +17,18 @@ UNKNOWNS = ("[UNK]", "<unk>")
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """size: ids run from 0 to size - 1. special_ids: increasing, cls_id, sep_id and mask_id among them."""
+class SpecialTokens:
+    """ids: all of them, increasing. vocabulary_size: ids of all tokens run from 0 to one below it."""
 
     tokenizer_json: str
-    size: int
+    vocabulary_size: int
     cls_id: int
     sep_id: int
     mask_id: int
-    special_ids: tuple[int, ...]
+    ids: tuple[int, ...]
 
 
-def read_vocabulary(tokenizer_json: str, where: str = "the tokenizer") -> Vocabulary:
+def read_special_tokens(tokenizer_json: str, where: str = "the tokenizer") -> SpecialTokens:
     """Read a tokenizer.json text.
 
     Raises UsageError when it knows no mask token, or puts anything but one token before and one after a text
@@ -47,8 +47,8 @@ def read_vocabulary(tokenizer_json: str, where: str = "the tokenizer") -> Vocabu
     mask_id = tokenizer.get_vocab()[mask]
     special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     size = max(tokenizer.get_vocab().values()) + 1
-    special_ids = tuple(sorted({*special, *around, mask_id}))
-    return Vocabulary(tokenizer_json, size, cls_id, sep_id, mask_id, special_ids)
+    ids = tuple(sorted({*special, *around, mask_id}))
+    return SpecialTokens(tokenizer_json, size, cls_id, sep_id, mask_id, ids)
 
 
 def plain_tokenizer(tokenizer_json: str, where: str = "the tokenizer") -> Tokenizer:
@@ -59,14 +59,14 @@ def plain_tokenizer(tokenizer_json: str, where: str = "the tokenizer") -> Tokeni
     return tokenizer
 
 
-def special_names(vocabulary: Vocabulary) -> dict[str, str]:
+def special_names(special: SpecialTokens) -> dict[str, str]:
     """The special tokens by the role transformers gives them, for tokenizer_config.json."""
-    known = plain_tokenizer(vocabulary.tokenizer_json).get_vocab()
+    known = plain_tokenizer(special.tokenizer_json).get_vocab()
     name_of = {index: name for name, index in known.items()}
     names = {
-        "cls_token": name_of[vocabulary.cls_id],
-        "sep_token": name_of[vocabulary.sep_id],
-        "mask_token": name_of[vocabulary.mask_id],
+        "cls_token": name_of[special.cls_id],
+        "sep_token": name_of[special.sep_id],
+        "mask_token": name_of[special.mask_id],
     }
     for role, usual in (("pad_token", PADS), ("unk_token", UNKNOWNS)):
         if found := [name for name in usual if name in known]:
