@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stillroom.benchmarks.results import metric_of
+from stillroom.kinds import SCORE_WORDS
+
 RESAMPLES = 1000
+# What flips, by the score that counts; a score flips where it moves by a tenth of the scores' spread.
+ANSWER_WORDS = {"accuracy": "label", "micro_f1": "set of labels", "pearson": "score"}
 TARGET_NAMES = {"onnx": "ONNX", "torch": "torch"}
 
 
@@ -87,10 +92,11 @@ def headline(results: dict[str, Any]) -> list[str]:
     reference, best = reference_row(results), best_row(results)
     files = [row for row in results["artifacts"] if row["role"] == "student"]
     files.sort(key=lambda row: row is not best)
-    return [*(_file_sentence(row, reference) for row in files), *_baseline_sentences(results)]
+    metric = metric_of(results)
+    return [*(_file_sentence(row, reference, metric) for row in files), *_baseline_sentences(results)]
 
 
-def _file_sentence(row: dict[str, Any], reference: dict[str, Any]) -> str:
+def _file_sentence(row: dict[str, Any], reference: dict[str, Any], metric: str) -> str:
     size = times(reference["size_bytes"] / row["size_bytes"], "smaller", "larger", "of the same size")
     target = TARGET_NAMES.get(reference["target"], reference["target"])
     lengths = common_lengths(row, reference)
@@ -108,12 +114,13 @@ def _file_sentence(row: dict[str, Any], reference: dict[str, Any]) -> str:
     flips = ""
     if row["source"] is not None:
         share = f"{100 * row['flip_rate']:.2f} % of the test rows"
-        flips = f" and gives the same label as {row['source']} on every test row"
+        flips = f" and gives the same {ANSWER_WORDS[metric]} as {row['source']} on every test row"
         if row["flip_rate"]:
-            flips = f" and gives another label than {row['source']} on {share}"
+            flips = f" and gives another {ANSWER_WORDS[metric]} than {row['source']} on {share}"
     return (
         f"Against the {reference['scheme']} teacher in {target}, {row['name']} is {size}{speed}; it has "
-        f"{100 * row['retention']:.1f} % of the teacher's accuracy ({100 * row['accuracy']:.1f} %){flips}."
+        f"{100 * row['retention']:.1f} % of the teacher's {SCORE_WORDS[metric][0]} "
+        f"({100 * row['scores'][metric]:.1f} %){flips}."
     )
 
 
@@ -133,22 +140,24 @@ def _faster(ratio: Ratio) -> str:
 def _baseline_sentences(results: dict[str, Any]) -> list[str]:
     students = [row for row in results["models"] if row["role"] == "student"]
     baselines = [row for row in results["models"] if row["role"] == "baseline"]
+    metric = metric_of(results)
     sentences = []
     for student in students:
         for baseline in baselines:
-            points = 100 * (student["accuracy"] - baseline["accuracy"])
+            reached, without = (100 * row["scores"][metric] for row in (student, baseline))
+            points = reached - without
             where = "above" if points >= 0 else "below"
             sentences.append(
-                f"{student['name']} is {abs(points):.1f} points of accuracy {where} {baseline['name']}, "
-                f"the same model without distillation ({100 * student['accuracy']:.1f} % against "
-                f"{100 * baseline['accuracy']:.1f} %; one run, {results['data']['test_rows']:,} test rows)."
+                f"{student['name']} is {abs(points):.1f} points of {SCORE_WORDS[metric][0]} {where} "
+                f"{baseline['name']}, the same model without distillation ({reached:.1f} % against "
+                f"{without:.1f} %; one run, {results['data']['test_rows']:,} test rows)."
             )
     return sentences
 
 
 def tiles(results: dict[str, Any]) -> list[Tile]:
     """The four figures of the best row: size, speed, accuracy, memory; unmeasured ones are left out."""
-    reference, best = reference_row(results), best_row(results)
+    reference, best, metric = reference_row(results), best_row(results), metric_of(results)
     size_ratio = reference["size_bytes"] / best["size_bytes"]
     found = [
         Tile(
@@ -171,8 +180,8 @@ def tiles(results: dict[str, Any]) -> list[Tile]:
     found.append(
         Tile(
             f"{100 * best['retention']:.1f} %",
-            "of the teacher's accuracy",
-            f"{100 * best['accuracy']:.1f} %, teacher {100 * reference['accuracy']:.1f} %",
+            f"of the teacher's {SCORE_WORDS[metric][0]}",
+            f"{100 * best['scores'][metric]:.1f} %, teacher {100 * reference['scores'][metric]:.1f} %",
         )
     )
     if best["peak_rss_bytes"] is not None and reference["peak_rss_bytes"] is not None:

@@ -87,7 +87,7 @@ summary { cursor: pointer; color: var(--muted); }
 """
 
 GLOSSARY = (
-    ("retention", "accuracy divided by the teacher's"),
+    ("retention", "the first score divided by the teacher's"),
     ("flips", "test rows whose label differs from that of the model it is compared with"),
     ("p50, p99", "half of the calls, and 99 of 100, were at least this fast"),
     ("cold load", "from the file on disk to a model that can be called, the runtime's import not included"),
@@ -171,7 +171,7 @@ def _figures(results: dict[str, Any], plots: Sequence[str]) -> str:
 <p class="muted">{escape(workload_line(results))}</p>
 <div class="figures">
 <figure>{themed(scatter)}
-<figcaption>Towards the lower left is smaller and faster. The percentage is the accuracy on the test
+<figcaption>Towards the lower left is smaller and faster. The percentage is the first score on the test
 split.</figcaption>
 </figure>
 <figure>{themed(spread)}

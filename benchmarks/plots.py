@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stillroom.benchmarks.results import all_rows
+from stillroom.benchmarks.results import all_rows, metric_of
 from stillroom.errors import UsageError
 from stillroom.extras import require
 
@@ -107,7 +107,7 @@ def scatter_svg(results: dict[str, Any]) -> str:
             fill = LIGHT.paper if row["target"] == "torch" else color
             axes.scatter([x], [y], s=70, facecolor=fill, edgecolor=color, linewidth=1.8, zorder=3)
         _legend(axes, rows)
-        labels = [f"{_short(row['name'])}\n{100 * row['accuracy']:.1f} %" for row in rows]
+        labels = [f"{_short(row['name'])}\n{100 * row['scores'][metric_of(results)]:.1f} %" for row in rows]
         _place_labels(figure, axes, points, labels)
         return _svg_text(figure, "scatter", "Size against median latency of each model and file")
 

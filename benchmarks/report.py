@@ -10,7 +10,7 @@ import numpy as np
 from stillroom.benchmarks.headline import headline
 from stillroom.benchmarks.page import NO_PHONE, render_page
 from stillroom.benchmarks.plots import scatter_svg, spread_svg
-from stillroom.benchmarks.results import all_rows, validate_results
+from stillroom.benchmarks.results import all_rows, metric_of, validate_results
 from stillroom.benchmarks.tables import (
     NOT_MEASURED,
     Table,
@@ -27,6 +27,7 @@ from stillroom.benchmarks.tables import (
 from stillroom.errors import UsageError
 from stillroom.extras import require
 from stillroom.files import write_atomic, write_json
+from stillroom.kinds import SCORE_WORDS
 
 __all__ = ["compare_runs", "headline", "markdown_table", "write_report"]
 
@@ -101,17 +102,20 @@ def compare_runs(results: list[dict[str, Any]]) -> str:
         for row in all_rows(document):
             rows.setdefault(row["name"], []).append(row)
 
+    metric = metric_of(results[0])
+    words = SCORE_WORDS[metric][0]
+
     def cells(name: str, found: list[dict[str, Any]]) -> tuple[str, ...]:
         return (
             name,
-            mean_and_spread([100 * row["accuracy"] for row in found], 2),
+            mean_and_spread([100 * row["scores"][metric] for row in found], 2),
             mean_and_spread([100 * row["retention"] for row in found], 2),
             mean_and_spread([100 * row["flip_rate"] for row in found if row["source"] is not None], 2),
             mean_and_spread([row["latency_ms"]["p50"] for row in found if row["latency_ms"]], 2),
             mean_and_spread([row["size_bytes"] / 1e6 for row in found], 1),
         )
 
-    header = ("name", "accuracy, %", "retention, %", "flips, %", f"p50 at {lengths.pop()}, ms", "size, MB")
+    header = ("name", f"{words}, %", "retention, %", "flips, %", f"p50 at {lengths.pop()}, ms", "size, MB")
     return markdown(Table(header, tuple(cells(name, found) for name, found in rows.items()), 1))
 
 

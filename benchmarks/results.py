@@ -15,8 +15,9 @@ import numpy as np
 
 from stillroom.benchmarks.measure import Measurement, percentiles
 from stillroom.errors import UsageError
+from stillroom.kinds import kind_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,22 @@ class RowFacts:
     scheme: str
     parameters: int
     size_bytes: int
-    accuracy: float
-    macro_f1: float
+    scores: dict[str, float]
     flip_rate: float | None
     max_abs_error: float | None
 
 
-def result_row(facts: RowFacts, teacher_accuracy: float, measurement: Measurement | None) -> dict[str, Any]:
+def result_row(
+    facts: RowFacts, metric: str, teacher_score: float, measurement: Measurement | None
+) -> dict[str, Any]:
     """One row of a results document; without a measurement its timing fields are null.
 
-    Raises UsageError when the teacher's accuracy is 0 (retention is a share of it) or the measurement
-    belongs to another row.
+    metric: the score that retention is measured in. Raises UsageError when the teacher's is not above 0
+    (retention is a share of it) or the measurement belongs to another row.
     """
-    if not teacher_accuracy > 0:
-        raise UsageError(f"the teacher's accuracy is {teacher_accuracy}: nothing can be retained of it")
-    row = {**asdict(facts), "retention": facts.accuracy / teacher_accuracy}
+    if not teacher_score > 0:
+        raise UsageError(f"the teacher's {metric} is {teacher_score}: nothing can be retained of it")
+    row = {**asdict(facts), "retention": facts.scores[metric] / teacher_score}
     if measurement is None:
         unmeasured = (
             "cold_load_ms first_ms latency_ms length samples_ms peak_rss_bytes baseline_rss_bytes "
@@ -75,6 +77,11 @@ def result_row(facts: RowFacts, teacher_accuracy: float, measurement: Measuremen
 def all_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Models, then artifacts."""
     return [*results["models"], *results["artifacts"]]
+
+
+def metric_of(results: dict[str, Any]) -> str:
+    """The score that counts in these results: its key in a row's scores."""
+    return kind_of(results["task"]["kind"]).metric
 
 
 @functools.cache
@@ -122,6 +129,7 @@ def _check_rows(results: dict[str, Any]) -> None:
     """What a schema cannot say: names are unique, sources exist, samples divide into the processes."""
     seen: set[str] = set()
     names = {row["name"] for row in all_rows(results)}
+    wanted = list(kind_of(results["task"]["kind"]).scores)
     for section in ("models", "artifacts"):
         for index, row in enumerate(results[section]):
             path = f"$.{section}[{index}]"
@@ -130,6 +138,8 @@ def _check_rows(results: dict[str, Any]) -> None:
             seen.add(row["name"])
             if row["source"] is not None and row["source"] not in names - {row["name"]}:
                 raise UsageError(f"results at {path}.source: there is no other row {row['source']!r}")
+            if sorted(row["scores"]) != sorted(wanted):
+                raise UsageError(f"results at {path}.scores: expected {', '.join(wanted)}")
             processes = len(row["load_samples_ms"] or [None])
             for entry in row["by_length"]:
                 if len(entry["samples_ms"]) % processes:

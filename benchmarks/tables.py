@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stillroom.benchmarks.results import all_rows
+from stillroom.benchmarks.results import all_rows, metric_of
+from stillroom.kinds import SCORE_WORDS, kind_of
 
 NOT_MEASURED = "–"
 
@@ -39,8 +40,7 @@ def main_table(results: dict[str, Any]) -> Table:
         "what it is": what_it_is,
         "parameters, M": lambda row: number(row["parameters"], 1, 1e-6),
         "size, MB": lambda row: number(row["size_bytes"], 1, 1e-6),
-        "accuracy, %": lambda row: number(row["accuracy"], 2, 100),
-        "macro-F1, %": lambda row: number(row["macro_f1"], 2, 100),
+        **score_columns(results),
         "retention, %": lambda row: number(row["retention"], 1, 100),
         "flips, %": lambda row: number(row["flip_rate"] if row["source"] else None, 2, 100),
         f"p50 at {length}, ms": lambda row: number((row["latency_ms"] or {}).get("p50"), 2),
@@ -49,6 +49,17 @@ def main_table(results: dict[str, Any]) -> Table:
         "peak RSS, MB": lambda row: number(row["peak_rss_bytes"], 0, 1e-6),
     }
     return _table(columns, all_rows(results), 2)
+
+
+def score_columns(results: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], str]]:
+    """One column per score of the task, the one that counts first."""
+
+    def column(name: str) -> tuple[str, Callable[[dict[str, Any]], str]]:
+        words, share = SCORE_WORDS[name]
+        header = f"{words}, %" if share else words
+        return header, lambda row: number(row["scores"][name], 2, 100 if share else 1)
+
+    return dict(column(name) for name in kind_of(results["task"]["kind"]).scores)
 
 
 def length_table(results: dict[str, Any]) -> Table:
@@ -106,8 +117,9 @@ def data_facts(results: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if dropped:
         facts.append(("dropped", " and ".join(dropped)))
-    majority = f"{100 * data['majority_accuracy']:.1f} % of the test rows right"
-    facts.append((f"always saying {data['majority_label']!r}", majority))
+    words = SCORE_WORDS[metric_of(results)][0]
+    fixed = f"{words} {100 * data['fixed_answer_score']:.1f} % on test"
+    facts.append((f"always answering {data['fixed_answer']!r}", fixed))
     return facts
 
 

@@ -9,11 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # name -> the file it is in
-PUBLIC = {"LossWeights": "distill", "TrainSettings": "train", "distill_from_model": "distill"}
-__all__ = ["LossWeights", "TrainSettings", "distill_from_model"]
+PUBLIC = {
+    "LossWeights": "objective",
+    "StudentShape": "distill",
+    "Teaching": "distill",
+    "TrainSettings": "train",
+    "distill_from_model": "distill",
+}
+__all__ = ["LossWeights", "StudentShape", "Teaching", "TrainSettings", "distill_from_model"]
 
 if TYPE_CHECKING:
-    from stillroom.distill.distill import LossWeights, distill_from_model
+    from stillroom.distill.distill import StudentShape, Teaching, distill_from_model
+    from stillroom.distill.objective import LossWeights
     from stillroom.distill.train import TrainSettings
 
 

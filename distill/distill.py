@@ -1,9 +1,10 @@
-"""Distil a teacher into a shallower student that starts from some of its layers."""
+"""Distil a teacher into a smaller student that starts from some of its layers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,49 @@ import torch
 from torch import nn
 
 from stillroom.distill.batches import tensors
-from stillroom.distill.layers import choose_layers, layer_list, student_from_teacher
-from stillroom.distill.losses import hard_label_loss, hidden_cosine_loss, soft_target_loss
-from stillroom.distill.targets_cache import teacher_outputs, tokens_sha256
+from stillroom.distill.layers import choose_layers, layer_list, layer_map, layer_map_words
+from stillroom.distill.losses import hidden_cosine_loss, hidden_mse_loss, relation_loss
+from stillroom.distill.narrow import narrow_student
+from stillroom.distill.objective import LossWeights, objective
+from stillroom.distill.projection import with_projections
+from stillroom.distill.score_scale import score_scale, trained_in
+from stillroom.distill.states import caught_states
+from stillroom.distill.targets_cache import TeacherOutputs, averaged, teacher_outputs, tokens_sha256
+from stillroom.distill.task_loss import hard_loss_of, soft_loss
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
 from stillroom.processes import is_first, wait_for_first
+from stillroom.progress import say
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
 
+PAPER = LossWeights()
+
 
 @dataclass(frozen=True)
-class LossWeights:
-    """Weights of the three losses, and the temperature of the soft targets (1 at inference)."""
+class StudentShape:
+    """layers, layer_choice: see choose_layers. The sizes: see narrow_config; 0 for the teacher's own."""
 
-    temperature: float = 2.0
-    soft: float = 1.0
-    hard: float = 0.5
-    cosine: float = 1.0
+    layers: str | int | tuple[int, ...] = "half"
+    layer_choice: str = "every-other"
+    hidden_size: int = 0
+    heads: int = 0
+    intermediate_size: int = 0
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """One teacher: a ...ForSequenceClassification model, and the rows as it reads them.
+
+    columns: index of each of the task's labels in its logits. same_pieces: its tokens are the student's, one
+    by one (whatever ids they have), so that states of the two can be compared.
+    """
+
+    model: Any
+    tokens: Tokens
+    inputs: tuple[str, ...]
+    columns: tuple[int, ...]
+    same_pieces: bool = True
 
 
 def distill_from_model(
@@ -39,43 +65,82 @@ def distill_from_model(
     task: TaskSpec,
     settings: TrainSettings,
     work: str | Path,
-    layers: str | int | tuple[int, ...] = "half",
-    weights: LossWeights = LossWeights(),
-    layer_choice: str = "every-other",
+    shape: StudentShape = StudentShape(),
+    weights: LossWeights = PAPER,
+    start: Any = None,
+    *,
+    new_head: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
-    """Train a student of a teacher that is already in memory; return it and the facts for its lineage.
+    """Train a student of one or several teachers in memory; return it and the facts for its lineage.
 
-    teacher: a Hugging Face ...ForSequenceClassification model whose logits are in the order of task.labels.
-    work: folder for the teacher's outputs and checkpoints; a second call with the same arguments goes on
-    from what is there. layers, layer_choice: see choose_layers.
-    Raises UsageError for layers the teacher does not have.
+    teacher: a Hugging Face ...ForSequenceClassification model whose logits are in the order of task.labels
+    and which reads these tokens; or a sequence of Teaching, whose answers are averaged. start: the model
+    that the student takes its layers from, by default the (first) teacher; new_head: its own head is not
+    trained yet. work: folder for the teachers'
+    outputs and checkpoints; a second call with the same arguments goes on from what is there.
+    Raises UsageError for layers and sizes the start does not have.
     """
-    work, teacher_sha256 = Path(work), model_sha256(teacher)
-    kept = choose_layers(layers, len(layer_list(teacher)), layer_choice)
-    student = student_from_teacher(teacher, kept)
-    folder = work / "teacher-outputs"
-    if is_first():
-        teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, folder)
-    wait_for_first()  # which computes them once; all processes map the same files
-    outputs = teacher_outputs(teacher, teacher_sha256, tokens, task.inputs, folder)
-    labels = torch.from_numpy(tokens.labels)
+    columns = tuple(range(len(task.labels)))
+    teachings = (
+        teacher if isinstance(teacher, Sequence) else [Teaching(teacher, tokens, task.inputs, columns)]
+    )
+    work, first = Path(work), teachings[0]
+    start = first.model if start is None else start
+    student, kept = make_student(start, shape)
+    sizes = (student.config.hidden_size, first.model.config.hidden_size, student.config.num_attention_heads)
+    chosen = objective(weights, *map(int, sizes), same_tokenizer=first.same_pieces, teachers=len(teachings))
+    weights = chosen.weights
+    for line in chosen.left_out:
+        say(f"  {line}")
+    imitated = layer_map(kept, len(layer_list(first.model)))
+    if weights.hidden:
+        say(f"  {layer_map_words(imitated)}")
+    pairs = state_pairs(weights, imitated, len(layer_list(first.model)))
+    outputs, outputs_sha256 = _all_outputs(teachings, work, [theirs for _, theirs in pairs])
+    labels, scale = torch.from_numpy(tokens.labels), score_scale(tokens, task.kind)
+    trained = with_projections(student, first.model) if weights.hidden else student
+    last = f"hidden-{len(kept)}"
 
-    def loss_of(model: nn.Module, rows: np.ndarray, epoch: int) -> Terms:
-        device = next(model.parameters()).device
-        batch = tensors(tokens, rows, task.inputs, device)
-        output = model(**batch, output_hidden_states=True)
-        teacher_logits, teacher_hidden = outputs.batch(tokens, rows, device)
-        soft = soft_target_loss(output.logits, teacher_logits, weights.temperature)
-        hard = hard_label_loss(output.logits, labels[rows].to(device))
-        cosine = hidden_cosine_loss(output.hidden_states[-1], teacher_hidden, batch["attention_mask"])
-        return {
-            "soft": (weights.soft * soft, len(rows)),
-            "hard": (weights.hard * hard, len(rows)),
-            "cosine": (weights.cosine * cosine, int(tokens.lengths[rows].sum())),
-        }
+    with (
+        caught_states(student, [ours for ours, _ in pairs]) as call,
+        trained_in(scale, student, new_head=new_head),
+    ):
 
-    facts = _train_student(student, tokens, loss_of, settings, work, teacher_sha256, kept, weights)
-    return student, facts
+        def loss_of(model: nn.Module, rows: np.ndarray, epoch: int) -> Terms:
+            device = next(model.parameters()).device
+            batch = tensors(tokens, rows, task.inputs, device)
+            logits, states = call(model, batch)
+            teacher_logits, teacher_states = outputs.batch(tokens, rows, device)
+            mask, real = batch["attention_mask"], int(tokens.lengths[rows].sum())
+            hard, labelled = hard_loss_of(task.kind, logits, labels[rows].to(device), scale)
+            soft = soft_loss(task.kind, logits, teacher_logits, weights.temperature, scale)
+            terms = {"soft": (weights.soft * soft, len(rows)), "hard": (weights.hard * hard, labelled)}
+            if weights.cosine:
+                theirs = dict(pairs)[last]
+                cosine = hidden_cosine_loss(states[last], teacher_states[theirs], mask)
+                terms["cosine"] = (weights.cosine * cosine, real)
+            if weights.hidden:
+                parts = [
+                    hidden_mse_loss(states[ours], teacher_states[theirs], mask)
+                    for ours, theirs in pairs
+                    if ours.startswith("hidden")
+                ]
+                terms["hidden"] = (weights.hidden * torch.stack(parts).mean(), real)
+            if weights.relation:
+                mine = {ours.split("-")[0]: states[ours] for ours, _ in pairs}
+                wanted = {theirs.split("-")[0]: teacher_states[theirs] for _, theirs in pairs}
+                both = [
+                    relation_loss(mine[a], mine[b], wanted[a], wanted[b], mask, weights.relation_heads)
+                    for a, b in (("query", "key"), ("value", "value"))
+                ]
+                terms["relation"] = (weights.relation * torch.stack(both).sum(), real)
+            return terms
+
+        facts = _train_student(
+            trained, tokens, loss_of, settings, work, f"{outputs_sha256} {model_sha256(start)} {shape}",
+            asdict(weights), "student",
+        )  # fmt: skip
+    return student, {"layers_kept": list(kept), "losses_left_out": list(chosen.left_out), **facts}
 
 
 def plain_student(
@@ -84,18 +149,48 @@ def plain_student(
     task: TaskSpec,
     settings: TrainSettings,
     work: Path,
-    layers: str | int | tuple[int, ...] = "half",
-    layer_choice: str = "every-other",
+    shape: StudentShape = StudentShape(),
+    *,
+    new_head: bool = True,
 ) -> tuple[Any, dict[str, Any]]:
     """The baseline: the same layers of a model that no teacher has trained, fine-tuned on hard labels only.
 
-    start: the pretrained model with a new head. Rows, steps and seed are the distilled student's.
+    start: the pretrained model, with a new_head or one that was trained before. Rows, steps and seed are
+    the distilled student's.
     """
-    kept = choose_layers(layers, len(layer_list(start)), layer_choice)
-    student = student_from_teacher(start, kept)
-    loss_of, start_sha256 = hard_loss(tokens, task.inputs), model_sha256(start)
-    facts = _train_student(student, tokens, loss_of, settings, work, start_sha256, kept, None)
-    return student, facts
+    student, kept = make_student(start, shape)
+    scale, key = score_scale(tokens, task.kind), f"{model_sha256(start)} {shape}"
+    with trained_in(scale, student, new_head=new_head):
+        loss_of = hard_loss(tokens, task, scale)
+        facts = _train_student(
+            student, tokens, loss_of, settings, work, key, {"hard": 1.0}, "student without teacher"
+        )
+    return student, {"layers_kept": list(kept), **facts}
+
+
+def make_student(start: Any, shape: StudentShape) -> tuple[Any, tuple[int, ...]]:
+    """The student before it is trained, and the layers of start that it has. Raises UsageError."""
+    kept = choose_layers(shape.layers, len(layer_list(start)), shape.layer_choice)
+    sizes = (shape.hidden_size or None, shape.heads or None, shape.intermediate_size or None)
+    return narrow_student(start, kept, *sizes), kept
+
+
+def state_pairs(
+    weights: LossWeights, imitated: tuple[int, ...], teacher_layers: int
+) -> list[tuple[str, str]]:
+    """Which states of the student are compared with which of the teacher's, by the losses that are used.
+
+    imitated: for each of the student's layers the teacher's, from 0. Relations are those of the last layers.
+    """
+    last, pairs = len(imitated), []
+    if weights.hidden:
+        pairs.append(("hidden-0", "hidden-0"))
+        pairs += [(f"hidden-{index + 1}", f"hidden-{theirs + 1}") for index, theirs in enumerate(imitated)]
+    elif weights.cosine:
+        pairs.append((f"hidden-{last}", f"hidden-{teacher_layers}"))
+    if weights.relation:
+        pairs += [(f"{it}-{last - 1}", f"{it}-{teacher_layers - 1}") for it in ("query", "key", "value")]
+    return pairs
 
 
 def model_sha256(model: Any) -> str:
@@ -107,18 +202,36 @@ def model_sha256(model: Any) -> str:
     return digest.hexdigest()
 
 
+def _all_outputs(
+    teachings: Sequence[Teaching], work: Path, states: Sequence[str]
+) -> tuple[TeacherOutputs, str]:
+    """The outputs of one teacher, or the mean of several, and a fingerprint of the teachers."""
+    found, prints = [], []
+    for number, teaching in enumerate(teachings):
+        sha256 = model_sha256(teaching.model)
+        made_from = (teaching.model, sha256, teaching.tokens, teaching.inputs)
+        folder = work / f"teacher-outputs-{number}"
+        if is_first():
+            teacher_outputs(*made_from, folder, states)
+        wait_for_first()  # which computes them once; all processes map the same files
+        answers = teacher_outputs(*made_from, folder, states)
+        found.append(TeacherOutputs(answers.logits[:, list(teaching.columns)], answers.states))
+        prints.append(f"{sha256} {tokens_sha256(teaching.tokens)}")
+    if len(found) == 1:
+        return found[0], prints[0]
+    return averaged([answers.logits for answers in found]), " ".join(prints)
+
+
 def _train_student(
     student: Any,
     tokens: Tokens,
     loss_of: Loss,
     settings: TrainSettings,
     work: Path,
-    start_sha256: str,
-    kept: tuple[int, ...],
-    weights: LossWeights | None,
+    start_key: str,
+    losses: dict[str, float],
+    description: str,
 ) -> dict[str, Any]:
-    losses = asdict(weights) if weights else {"hard": 1.0}
-    key = f"{start_sha256} layers {kept} losses {losses} rows {tokens_sha256(tokens)}"
-    description = "student" if weights else "student without teacher"
+    key = f"{start_key} losses {losses} rows {tokens_sha256(tokens)}"
     facts = train(student, tokens.lengths, loss_of, settings, work / "checkpoints", key, description)
-    return {"layers_kept": list(kept), "losses": losses, **facts}
+    return {"losses": losses, **facts}

@@ -1,4 +1,4 @@
-"""Which teacher layers the student starts from, and the student built from them."""
+"""Which teacher layers the student starts from and which it imitates, and the student built from them."""
 
 from __future__ import annotations
 
@@ -46,6 +46,25 @@ def choose_layers(
     if count == 1:
         return (0,)
     return tuple(round(index * (teacher_layers - 1) / (count - 1)) for index in range(count))
+
+
+def layer_map(kept: tuple[int, ...], teacher_layers: int) -> tuple[int, ...]:
+    """For each student layer, from 0, the teacher layer whose output it imitates; the last has the last.
+
+    kept: the layers the student starts from, of which only the number counts. A student layer does the work
+    of several teacher layers, so what it is to give is what the last of them gives: TinyBERT's uniform map
+    (https://arxiv.org/abs/1909.10351), where the j-th of m layers imitates the (j n / m)-th of n. Layer 0 of
+    a student of 0, 2, 4 starts as the teacher's layer 0 and learns to give what its layer 1 gives. The
+    embeddings imitate the embeddings.
+    """
+    count = len(kept)
+    return tuple(max(0, round(index * teacher_layers / count) - 1) for index in range(1, count + 1))
+
+
+def layer_map_words(imitated: tuple[int, ...]) -> str:
+    """What layer_map gave, as one line."""
+    pairs = (f"{index}->{teacher_index}" for index, teacher_index in enumerate(imitated))
+    return ", ".join(["hidden states: embeddings", *pairs])
 
 
 def layer_list(model: Any) -> Any:

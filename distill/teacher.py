@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,20 @@ import torch
 from torch import nn
 
 from stillroom.distill.batches import tensors
-from stillroom.distill.losses import hard_label_loss
+from stillroom.distill.score_scale import ScoreScale, score_scale, trained_in
 from stillroom.distill.targets_cache import tokens_sha256
+from stillroom.distill.task_loss import hard_loss_of
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
 from stillroom.errors import UsageError, first_line
 from stillroom.extras import require
 from stillroom.families import longest_input
-from stillroom.model_folder import check_model_folder, check_vocabulary, head_labels, match_labels
+from stillroom.model_folder import (
+    check_model_folder,
+    check_vocabulary,
+    head_kind,
+    head_labels,
+    match_labels,
+)
 from stillroom.student import input_names, load_model
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
@@ -35,7 +41,14 @@ class Source:
     notes: tuple[str, ...]
 
 
-def open_source(folder: Path, labels: tuple[str, ...], max_length: int, *, pair: bool) -> Source:
+def open_source(
+    folder: Path,
+    labels: tuple[str, ...],
+    max_length: int,
+    *,
+    pair: bool,
+    kind: str = "text-classification",
+) -> Source:
     """Check a model folder against the labels and the length asked for.
 
     Raises UsageError when the folder is not a whole model or its tokenizer belongs to another.
@@ -60,10 +73,17 @@ def open_source(folder: Path, labels: tuple[str, ...], max_length: int, *, pair:
         )
         max_length = longest_input(config)
     head = head_labels(checked)
-    ordered = match_labels(head, labels) if head is not None else None
-    if head is not None and ordered is None:
-        notes.append(f"the teacher's head answers {list(head)}, not {list(labels)}: it gets a new head")
-    task = TaskSpec(ordered or labels, max_length, input_names(config, pair=pair), pair=pair)
+    ordered = None
+    if head is not None:
+        answers = head_kind(checked, len(head))
+        fits = len(head) == 1 if kind == "regression" else True  # a score's name does not matter
+        ordered = (labels if kind == "regression" else match_labels(head, labels)) if fits else None
+        if answers != kind:
+            notes.append(f"the teacher's head is for {answers}, not {kind}: it gets a new head")
+            ordered = None
+        elif ordered is None:
+            notes.append(f"the teacher's head answers {list(head)}, not {list(labels)}: it gets a new head")
+    task = TaskSpec(ordered or labels, max_length, input_names(config, pair=pair), pair, kind)
     return Source(folder, task, tokenizer_json, ordered is not None, tuple(notes))
 
 
@@ -81,14 +101,14 @@ def fast_tokenizer(folder: Path) -> str:
         raise UsageError(f"{folder}: the tokenizer could not be read: {first_line(error)}") from None
 
 
-def hard_loss(tokens: Tokens, inputs: Sequence[str]) -> Loss:
-    """Cross-entropy against the rows' own labels."""
+def hard_loss(tokens: Tokens, task: TaskSpec, scale: ScoreScale) -> Loss:
+    """The loss against the rows' own labels, in scale."""
     labels = torch.from_numpy(tokens.labels)
 
     def loss_of(model: nn.Module, rows: np.ndarray, epoch: int) -> Terms:
         device = next(model.parameters()).device
-        logits = model(**tensors(tokens, rows, inputs, device)).logits
-        return {"hard": (hard_label_loss(logits, labels[rows].to(device)), len(rows))}
+        logits = model(**tensors(tokens, rows, task.inputs, device)).logits
+        return {"hard": hard_loss_of(task.kind, logits, labels[rows].to(device), scale)}
 
     return loss_of
 
@@ -108,6 +128,8 @@ def train_teacher(
     model = start_model(source, settings.seed)
     if source.trained:
         return model, {}
-    loss_of, key = hard_loss(tokens, source.task.inputs), f"{key} {tokens_sha256(tokens)}"
-    facts = train(model, tokens.lengths, loss_of, settings, checkpoints, key, "teacher")
+    scale, key = score_scale(tokens, source.task.kind), f"{key} {tokens_sha256(tokens)}"
+    with trained_in(scale, model, new_head=True):
+        loss_of = hard_loss(tokens, source.task, scale)
+        facts = train(model, tokens.lengths, loss_of, settings, checkpoints, key, "teacher")
     return model, facts

@@ -18,7 +18,7 @@ import numpy as np
 import stillroom
 from stillroom.artifact import check_file, load_artifact
 from stillroom.errors import CheckFailed, UsageError
-from stillroom.export.golden import GOLDEN_TOLERANCE, golden_vectors, predict_one
+from stillroom.export.golden import answer, golden_tolerance, golden_vectors, predict_one
 from stillroom.export.targets import TARGETS, Predict, load_predictor
 from stillroom.files import (
     read_json,
@@ -28,7 +28,7 @@ from stillroom.files import (
     staged_folder,
     write_json,
 )
-from stillroom.numerics import softmax
+from stillroom.numerics import sigmoid, softmax
 from stillroom.student import load_student
 from stillroom.task import TaskSpec, task_from_dict
 from stillroom.tokens import encode_one, load_tokenizer, pad_id_of
@@ -42,9 +42,16 @@ DEFAULT_THREADS = min(4, os.cpu_count() or 1)  # phones have at most four big co
 
 @dataclass(frozen=True)
 class Prediction:
-    """label: the most probable. probabilities: label -> 0..1. latency_ms: tokenizing and inference."""
+    """What a bundle answers to one text.
+
+    label: the most probable; of a multi-label task all of 0.5 and more, with commas between them; of a
+    regression the score as text. labels: the same one by one, score: the same as a number, else None.
+    probabilities: label -> 0..1; empty for a regression. latency_ms: tokenizing and inference.
+    """
 
     label: str
+    labels: tuple[str, ...]
+    score: float | None
     probabilities: dict[str, float]
     latency_ms: float
     tokens: int
@@ -67,12 +74,20 @@ class Bundle:
             raise UsageError(f"this bundle classifies {wanted}")
         start = time.perf_counter()
         ids, kinds = encode_one(self.tokenizer, text, pair)
-        probabilities = softmax(predict_one(self.predict, self.task.inputs, ids, kinds)[None])[0]
+        logits = predict_one(self.predict, self.task.inputs, ids, kinds)
+        found = answer(self.task, logits)
+        names = (found,) if isinstance(found, str) else () if isinstance(found, float) else tuple(found)
+        score = found if isinstance(found, float) else None
+        shares: list[float] = []
+        if score is None:
+            shares = (
+                sigmoid(logits) if self.task.kind == "multi-label" else softmax(logits[None])[0]
+            ).tolist()
         return Prediction(
-            label=self.task.labels[int(probabilities.argmax())],
-            probabilities={
-                label: float(value) for label, value in zip(self.task.labels, probabilities, strict=True)
-            },
+            label=", ".join(names) if score is None else f"{score:.4g}",
+            labels=names,
+            score=score,
+            probabilities=dict(zip(self.task.labels, shares, strict=score is None)),
             latency_ms=(time.perf_counter() - start) * 1e3,
             tokens=len(ids),
         )
@@ -121,7 +136,11 @@ def write_bundle(name: str, artifact_folder: Path, model_folder: Path, out: Path
                     "tolerance": artifact.tolerance,
                 }
             ],
-            "golden": {"file": "golden.json", "count": len(goldens), "max_abs_error": GOLDEN_TOLERANCE},
+            "golden": {
+                "file": "golden.json",
+                "count": len(goldens),
+                "max_abs_error": golden_tolerance(task, goldens),
+            },
             "files": [
                 {"file": path.name, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}
                 for path in sorted(partial.iterdir())
@@ -240,7 +259,7 @@ def replay_goldens(bundle: Bundle) -> float:
                 f"golden text {entry['text'][:80]!r}: logits are {error:.4g} from those recorded "
                 f"(allowed {allowed:g})"
             )
-        if entry.get("label") != bundle.task.labels[int(np.argmax(entry["logits"]))]:
+        if entry.get("label") != answer(bundle.task, np.array(entry["logits"])):
             raise CheckFailed(f"golden text {entry['text'][:80]!r}: its label is not that of its logits")
         largest = max(largest, error)
     return largest

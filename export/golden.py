@@ -66,7 +66,7 @@ def golden_vectors(tokenizer: Tokenizer, predict: Predict, task: TaskSpec) -> li
             "text": text,
             "input_ids": ids,
             "logits": [float(value) for value in logits],
-            "label": task.labels[int(logits.argmax())],
+            "label": answer(task, logits),
         }
         if pair is not None:
             entry["pair"] = pair
@@ -74,6 +74,22 @@ def golden_vectors(tokenizer: Tokenizer, predict: Predict, task: TaskSpec) -> li
             entry["token_type_ids"] = kinds
         entries.append(entry)
     return entries
+
+
+def answer(task: TaskSpec, logits: np.ndarray) -> str | list[str] | float:
+    """What logits [labels] say: a label; the labels whose logit is 0 or more; or a score."""
+    if task.kind == "regression":
+        return float(logits[0])
+    if task.kind == "multi-label":
+        return [label for label, logit in zip(task.labels, logits, strict=True) if logit >= 0]
+    return task.labels[int(logits.argmax())]
+
+
+def golden_tolerance(task: TaskSpec, goldens: Sequence[dict[str, Any]]) -> float:
+    """How far replayed logits may be from these: scores may have any unit, so their own spread counts."""
+    if task.kind != "regression":
+        return GOLDEN_TOLERANCE
+    return GOLDEN_TOLERANCE * max(1.0, float(np.std([entry["logits"][0] for entry in goldens])))
 
 
 def predict_one(predict: Predict, inputs: Sequence[str], ids: list[int], kinds: list[int]) -> np.ndarray:

@@ -119,7 +119,7 @@ def verify(
                 )
                 bar.update(1)
             logits.append(np.concatenate(found))
-            agreement = compare_logits(feeding.wanted, logits[-1])
+            agreement = compare_logits(feeding.wanted, logits[-1], artifact.task.kind)
             worst = texts[np.concatenate(feeding.groups)[agreement.worst_row]]
             cases.append(Case(feeding.name, agreement, worst, within(agreement, artifact.tolerance)))
     return Verification(name, tuple(cases), logits[0])

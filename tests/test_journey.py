@@ -68,11 +68,13 @@ def test_demo_results_hold_together(demo: Path) -> None:
     assert set(artifacts) == {"teacher-onnx-fp32", "onnx-fp32", "onnx-int8-dynamic"}
     for row in (*models.values(), *artifacts.values()):
         assert len(row["samples_ms"]) == 3 and row["peak_rss_bytes"] > row["baseline_rss_bytes"] > 0
-        assert row["retention"] == pytest.approx(row["accuracy"] / models["teacher"]["accuracy"])
+        assert row["retention"] == pytest.approx(
+            row["scores"]["accuracy"] / models["teacher"]["scores"]["accuracy"]
+        )
     int8 = artifacts["onnx-int8-dynamic"]
     assert int8["size_bytes"] * 4 <= artifacts["teacher-onnx-fp32"]["size_bytes"]
     assert int8["size_bytes"] == (demo / "artifacts" / "onnx-int8-dynamic" / "model.onnx").stat().st_size
-    assert artifacts["onnx-fp32"]["accuracy"] == models["student"]["accuracy"]
+    assert artifacts["onnx-fp32"]["scores"] == models["student"]["scores"]
     assert artifacts["onnx-fp32"]["max_abs_error"] <= 1e-4 and artifacts["onnx-fp32"]["flip_rate"] == 0
     assert models["student"]["parameters"] < models["teacher"]["parameters"]
 
@@ -238,6 +240,45 @@ def test_a_users_own_data_and_teacher(
     assert sum(found.probabilities.values()) == pytest.approx(1)
     results = json.loads((tmp_path / "mine" / "report" / "results.json").read_text())
     assert [row["name"] for row in results["models"]] == ["teacher", "student"]
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "regression"])
+def test_other_kinds_of_task_go_the_whole_way(
+    tmp_path: Path, make_model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    data = tmp_path / "reviews.csv"
+    lines = ["review,what"]
+    for number in range(160):
+        food, room = ("great", "awful")[number % 2], ("lovely", "dirty")[number // 2 % 2]
+        praised = [name for name, word in (("food", food), ("room", room)) if word in ("great", "lovely")]
+        label = f'"{", ".join(praised)}"' if kind == "multi-label" else str(60 + 20 * len(praised))
+        lines.append(f"{food} food {room} room number {number},{label}")
+    data.write_text("\n".join(lines), encoding="utf-8")
+    folder = make_model_folder(tmp_path / "my-bert")
+    arguments = ["run", "demo", "--task", kind, "--data", str(data), "--text-column", "review",
+                 "--label-column", "what", "--teacher", str(folder), "--out", str(tmp_path / "mine"),
+                 *settings(*QUICK, "teacher.epochs=15", "student.epochs=4", "teacher.learning_rate=2e-3",
+                           "teacher.freeze_word_embeddings=false",
+                           "data.test_fraction=0.2")]  # fmt: skip
+    assert main(arguments) == 0
+    results = json.loads((tmp_path / "mine" / "report" / "results.json").read_text())
+    scores = {row["name"]: row["scores"] for row in (*results["models"], *results["artifacts"])}
+    metric = results["task"]["metric"]
+    assert metric == {"multi-label": "micro_f1", "regression": "pearson"}[kind]
+    assert scores["teacher"][metric] > 0.9 and scores["student"][metric] > 0.9
+    assert scores["onnx-fp32"][metric] == pytest.approx(scores["student"][metric], abs=1e-4)
+    bundle = stillroom.load_bundle(tmp_path / "mine" / "bundle")
+    best, worst = bundle("great food lovely room number 7"), bundle("awful food dirty room number 7")
+    if kind == "multi-label":
+        assert best.labels == ("food", "room") and best.label == "food, room" and worst.labels == ()
+        assert best.score is None and all(value >= 0.5 for value in best.probabilities.values())
+    else:
+        assert best.score is not None and worst.score is not None and best.probabilities == {}
+        assert worst.score + 20 < best.score < 110 and best.labels == ()
+    assert main(["verify", str(tmp_path / "mine" / "bundle")]) == 0
+    assert main(["predict", str(tmp_path / "mine" / "bundle"), "great food"]) == 0
+    assert main(["report", str(tmp_path / "mine")]) == 0
+    assert ("micro-F1, %" if kind == "multi-label" else "Pearson's r, %") in capsys.readouterr().out
 
 
 def test_a_teacher_that_already_answers_is_used_as_it_is(

@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stillroom.numerics import TIE_MARGIN, Agreement, accuracy, compare_logits, macro_f1, softmax
+from stillroom.numerics import TIE_MARGIN, Agreement, compare_logits, softmax
+from stillroom.scores import accuracy, macro_f1
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 values = st.floats(-30, 30, width=32)

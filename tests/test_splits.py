@@ -150,7 +150,7 @@ def test_fractions_and_proportions() -> None:
         "a": {"train": 70, "validation": 10, "test": 20},
         "b": {"train": 35, "validation": 5, "test": 10},
     }
-    assert (made.counts["majority_label"], made.counts["majority_accuracy"]) == ("a", 20 / 30)
+    assert (made.counts["fixed_answer"], made.counts["fixed_answer_score"]) == ("a", 20 / 30)
     capped = split(rows_of(a=100, b=50), max_train_rows=30)
     assert Counter(one.label for one in capped.train) == {"a": 20, "b": 10}
 
@@ -233,7 +233,7 @@ def test_a_row_just_sure_enough_is_kept() -> None:
 
 def test_the_majority_is_that_of_the_training_rows() -> None:
     counts = split(rows_of(a=10, b=5), None, [row("x", "a"), row("y", "b"), row("z", "b")]).counts
-    assert (counts["majority_label"], counts["majority_accuracy"]) == ("a", 1 / 3)
+    assert (counts["fixed_answer"], counts["fixed_answer_score"]) == ("a", 1 / 3)
 
 
 def test_pairs_are_one_example() -> None:
@@ -324,7 +324,7 @@ anything = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_siz
 )
 def test_saved_splits_come_back_exactly(texts: list[str], confidence: float, pair: str | None) -> None:
     rows = tuple(row(text, text, confidence, pair) for text in texts)
-    made = Splits(rows, (), rows[:1], ("a", "b"), {"train_rows": 1, "majority_accuracy": 1 / 3}, ("some",))
+    made = Splits(rows, (), rows[:1], ("a", "b"), {"train_rows": 1, "fixed_answer_score": 1 / 3}, ("some",))
     with tempfile.TemporaryDirectory() as folder:
         save_splits(made, Path(folder))
         assert load_splits(Path(folder)) == made

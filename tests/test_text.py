@@ -182,7 +182,7 @@ def test_csv_mistakes(tmp_path: Path, content: str | bytes, line: int, words: st
         ('{"text": "a", "label": null}', "column 'label': expected a label"),
         ('{"text": "a", "label": ["x"]}', "found ['x']"),
         ('{"text": "a", "label": {"x": 1}}', "found {'x': 1}"),
-        ('{"text": "a", "label": 0.5}', "label 0.5: classes only; regression"),
+        ('{"text": "a", "label": 0.5}', "label 0.5 is no class: to predict numbers"),
         ('{"text": "a", "label": NaN}', "regression"),
         ('{"text": "a", "label": ""}', "column 'label': the label is empty"),
         ('{"text": "a", "label": "x\\ny"}', "line break in label"),
@@ -276,7 +276,7 @@ def test_many_columns_are_not_all_listed(tmp_path: Path) -> None:
 
 def test_parquet_mistakes(tmp_path: Path) -> None:
     path = parquet(tmp_path, {"text": ["a", "b"], "label": [1.0, 0.5]})
-    assert message(path).startswith(f"{path}:row 2: column 'label': label 0.5: classes only")
+    assert message(path).startswith(f"{path}:row 2: column 'label': label 0.5 is no class")
     path = parquet(tmp_path, {"text": ["a", None], "label": [1, 2]})
     assert message(path) == f"{path}:row 2: column 'text': expected a text, found None"
     path = parquet(tmp_path, {"txt": ["a"], "label": [1]})

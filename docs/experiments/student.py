@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.distill.distill import LossWeights, distill_from_model, plain_student
+from stillroom.distill.distill import StudentShape, distill_from_model, plain_student
 from stillroom.distill.evaluate import predict_logits
+from stillroom.distill.objective import LossWeights
 from stillroom.distill.teacher import open_source, start_model
 from stillroom.distill.train import TrainSettings
 from stillroom.extras import resolve_source
@@ -89,7 +90,7 @@ def scores_of(run: Path) -> dict[str, float]:
         for name, (weights, changed, layers) in VARIANTS.items():
             student, _ = distill_from_model(
                 load_model(teacher.folder), train, task, replace(settings, **changed),
-                Path(scratch) / "student", layers, replace(WEIGHTS, **weights),
+                Path(scratch) / "student", StudentShape(layers), replace(WEIGHTS, **weights),
             )  # fmt: skip
             score(name, student)
     return scores

@@ -39,7 +39,7 @@ class Artifact:
 
 def save_artifact(artifact: Artifact) -> None:
     """Write artifact.json beside the model file."""
-    facts = asdict(artifact)
+    facts = {**asdict(artifact), "task": artifact.task.to_dict()}
     del facts["folder"]
     write_json(artifact.folder / "artifact.json", {"schema_version": SCHEMA_VERSION, **facts})
 

@@ -28,6 +28,7 @@ Work = Callable[[argparse.Namespace], Answer]
 
 # option -> the recipe key it sets
 RECIPE_OPTIONS = {
+    "task": "task",
     "data": "data.source",
     "validation": "data.validation",
     "test": "data.test",
@@ -104,6 +105,7 @@ def run_verb(options: argparse.Namespace) -> Answer:
 
 
 def distill_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.kinds import in_words
     from stillroom.pipeline import distill_pipeline
     from stillroom.processes import process_count, run_processes
     from stillroom.steps import open_run
@@ -117,8 +119,7 @@ def distill_verb(options: argparse.Namespace) -> Answer:
         distill_pipeline(run, recipe, allow_download=options.allow_download)
         facts = {name: run.facts(name) for name in ("teacher", "student")}
     lines = [
-        f"{name:<8} {row['parameters'] / 1e6:6.1f} M parameters   accuracy {row['test']['accuracy']:.2%}   "
-        f"macro-F1 {row['test']['macro_f1']:.3f}"
+        f"{name:<8} {row['parameters'] / 1e6:6.1f} M parameters   {in_words(row['test'])}"
         for name, row in facts.items()
     ]
     student = out / "student"

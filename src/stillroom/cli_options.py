@@ -24,11 +24,12 @@ def distill_options(verb: argparse.ArgumentParser) -> None:
     option(
         "--out", type=Path, help="run folder (default: runs/RECIPE); a second call goes on where one stopped"
     )
+    option("--task", help="text-classification, multi-label or regression (default: the recipe's)")
     option("--data", help="CSV, TSV, JSONL or Parquet file, in place of an embedded recipe's own")
     option("--validation", help="own validation file, otherwise split off the data")
     option("--test", help="own test file, otherwise split off the data")
     option("--text-column", help="column of the text (default: text)")
-    option("--label-column", help="column of the label, words or integers (default: label)")
+    option("--label-column", help="column of the label: a class, labels with commas, or a number")
     option("--pair-column", help="column of the second text, for sentence pairs")
     option("--confidence-column", help="column of a 0..1 confidence, see --set data.min_confidence")
     option("--encoding", help="of the data files (default: utf-8)")

@@ -12,21 +12,42 @@ from stillroom.errors import UsageError
 class Family:
     """Attribute names inside a Hugging Face ...ForSequenceClassification model of this family.
 
-    base: the encoder. layers: the list of layers, as a path from the base.
+    base: the encoder. layers: the list of layers, as a path from the base. query, key, value, attention_out,
+    up, down: a layer's linear maps, as paths from the layer. answer: the linear map that gives the logits, as
+    a path from the model. intermediate_size: what the config calls the width between up and down.
     first_position_after_pad: positions count from pad_token_id + 1 (RoBERTa) instead of 0.
     """
 
     base: str
     layers: str
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_out: str = "attention.output.dense"
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
+    answer: str = "classifier"
+    intermediate_size: str = "intermediate_size"
     first_position_after_pad: bool = False
 
 
+_ROBERTA = Family("roberta", "encoder.layer", answer="classifier.out_proj", first_position_after_pad=True)
 FAMILIES = {
     "bert": Family("bert", "encoder.layer"),
-    "distilbert": Family("distilbert", "transformer.layer"),
-    "roberta": Family("roberta", "encoder.layer", first_position_after_pad=True),
-    "xlm-roberta": Family("roberta", "encoder.layer", first_position_after_pad=True),
-    "camembert": Family("roberta", "encoder.layer", first_position_after_pad=True),
+    "distilbert": Family(
+        "distilbert",
+        "transformer.layer",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_out="attention.out_lin",
+        up="ffn.lin1",
+        down="ffn.lin2",
+        intermediate_size="hidden_dim",
+    ),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from stillroom.errors import UsageError, shown
 from stillroom.families import family_of
 from stillroom.files import read_json
+from stillroom.kinds import KINDS
 
 MAX_HEADER_BYTES = 100 * 2**20  # the bound the safetensors format itself states
 PADDED_ROWS = 128  # embeddings are often padded to a multiple of 64 or 128 rows
@@ -126,6 +127,13 @@ def head_labels(folder: ModelFolder) -> tuple[str, ...] | None:
     if not isinstance(id2label, dict):
         raise UsageError(f"{folder.path / 'config.json'}: id2label is not an object")
     return tuple(str(id2label.get(str(index), f"LABEL_{index}")) for index in range(count))
+
+
+def head_kind(folder: ModelFolder, outputs: int) -> str:
+    """Which kind of task a trained head answers: as config.json says, else a score if it has one output."""
+    said = folder.config.get("problem_type")
+    known = {kind.problem_type: name for name, kind in KINDS.items()}
+    return known.get(str(said), "regression" if outputs == 1 else "text-classification")
 
 
 def match_labels(head: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""Numbers that compare two sets of logits, and scores of logits against labels. Plain numpy, float64."""
+"""Numbers that compare two sets of logits. Plain numpy, float64."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 # A change of label between two answers whose probabilities are this close is a tie broken the other way,
 # not a different answer. Flips are always counted and shown; only decided flips fail a check.
 TIE_MARGIN = 0.1
+# A score has no label to flip: it is another answer when it moved by so many standard deviations of the
+# scores, and a decided one when by so many more. int8 moves scores by a few hundredths.
+SCORE_FLIP, SCORE_DECIDED_FLIP = 0.1, 0.25
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,16 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
-def compare_logits(reference: np.ndarray, logits: np.ndarray) -> Agreement:
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), in a form that does not overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64))))
+
+
+def compare_logits(reference: np.ndarray, logits: np.ndarray, kind: str = "text-classification") -> Agreement:
     """Compare logits [rows, labels] with reference logits of the same shape.
 
+    kind: what another answer means: another class; another set of labels; a score that moved by more than
+    SCORE_FLIP of the spread of the reference's scores. For "regression" errors are in units of that spread.
     Raises ValueError when the shapes differ or there are no rows. A value that is not finite counts as an
     infinite error and a flip.
     """
@@ -47,12 +57,16 @@ def compare_logits(reference: np.ndarray, logits: np.ndarray) -> Agreement:
     finite = np.asarray((np.isfinite(got) & np.isfinite(expected)).all(axis=1))
     expected = np.where(finite[:, None], expected, 0.0)
     got = np.where(finite[:, None], got, 0.0)
+    if kind == "regression":
+        spread = float(expected.std()) or 1.0  # without one, in the scores' own unit
+        expected, got = expected / spread, got / spread
     errors = np.where(finite, np.abs(expected - got).max(axis=1), np.inf)
-    flipped = (expected.argmax(axis=1) != got.argmax(axis=1)) | ~finite
-    ranked = np.sort(softmax(expected), axis=1)
-    decided = flipped & ((ranked[:, -1] - ranked[:, -2] >= TIE_MARGIN) | ~finite)
-    left = expected - expected.mean(axis=1, keepdims=True)
-    right = got - got.mean(axis=1, keepdims=True)
+    changed, margin = _changes(expected, got, kind)
+    flipped = changed | ~finite
+    decided = flipped & ((margin >= TIE_MARGIN) | ~finite)
+    axis = None if kind == "regression" else 1  # the mean of one number is that number
+    left = expected - expected.mean(axis=axis, keepdims=True)
+    right = got - got.mean(axis=axis, keepdims=True)
     lengths = float(np.linalg.norm(left)), float(np.linalg.norm(right))
     if min(lengths) > 0:
         cosine = float((left * right).sum()) / (lengths[0] * lengths[1])
@@ -69,18 +83,15 @@ def compare_logits(reference: np.ndarray, logits: np.ndarray) -> Agreement:
     )
 
 
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose largest logit is at the label. logits: [rows, labels]; labels: int64 [rows]."""
-    return float((logits.argmax(axis=1) == labels).mean())
-
-
-def macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Unweighted mean over the labels of 2TP / (2TP + FP + FN); a label never seen nor said is left out."""
-    predicted = logits.argmax(axis=1)
-    scores = []
-    for label in range(logits.shape[1]):
-        hits = int(((predicted == label) & (labels == label)).sum())
-        total = int((predicted == label).sum() + (labels == label).sum())
-        if total:
-            scores.append(2 * hits / total)
-    return float(np.mean(scores))
+def _changes(expected: np.ndarray, got: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Per row: is the answer another one, and by what margin of probability was the first one decided?"""
+    if kind == "text-classification":
+        ranked = np.sort(softmax(expected), axis=1)
+        margin = ranked[:, -1] - ranked[:, -2]
+        return expected.argmax(axis=1) != got.argmax(axis=1), margin
+    if kind == "multi-label":
+        changed = (expected >= 0) != (got >= 0)
+        margins = np.abs(2.0 * sigmoid(expected) - 1.0)  # between saying a label and not saying it
+        return changed.any(axis=1), np.where(changed, margins, 0.0).max(axis=1)
+    moved = np.abs(expected - got).max(axis=1)
+    return moved > SCORE_FLIP, np.where(moved > SCORE_DECIDED_FLIP, 1.0, 0.0)

@@ -8,7 +8,8 @@ from stillroom.recipe import Recipe
 from stillroom.step_data import data_step
 from stillroom.step_export import bundle_step, export_step, verify_step
 from stillroom.step_report import measure_step, report_step
-from stillroom.step_train import baseline_step, find_model, student_step, teacher_step
+from stillroom.step_student import baseline_step, student_step, teacher_names
+from stillroom.step_train import find_model, teacher_step
 from stillroom.steps import Run
 
 
@@ -32,9 +33,17 @@ def run_pipeline(
 
 
 def distill_pipeline(run: Run, recipe: Recipe, *, allow_download: bool = False) -> Path:
-    """The steps up to the student; returns the model folder the teacher came from. Raises UsageError."""
-    source = find_model(recipe.teacher.source, allow_download=allow_download)
+    """The steps up to the student; returns the pretrained model that its layers came from.
+
+    Raises UsageError.
+    """
+    sources = [recipe.teacher.source, *recipe.teacher.also]
+    folders = [find_model(source, allow_download=allow_download) for source in sources]
+    start = (
+        find_model(recipe.student.source, allow_download=allow_download) if recipe.student.source else None
+    )
     data_step(run, recipe)
-    teacher_step(run, recipe, source)
-    student_step(run, recipe)
-    return source
+    for name, folder in zip(teacher_names(recipe), folders, strict=True):
+        teacher_step(run, recipe, folder, name)
+    student_step(run, recipe, start)
+    return start or folders[0]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import UsageError, did_you_mean, shown
+from stillroom.kinds import KINDS
 
 MAX_RECIPE_BYTES = 2**20  # a recipe has a few dozen lines
 
@@ -44,9 +45,10 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class TeacherRecipe:
-    """source: a model folder, or "package:DISTRIBUTION/path". batch_size: rows."""
+    """source, also (more teachers): a model folder, or "package:DISTRIBUTION/path". batch_size: rows."""
 
     source: str = ""
+    also: tuple[str, ...] = ()
     epochs: int = 2
     learning_rate: float = 5e-5
     batch_size: int = 32
@@ -57,11 +59,18 @@ class TeacherRecipe:
 class StudentRecipe:
     """layers: "half" of the teacher's, how many, or which (from 0). The weights are those of the losses.
 
-    layer_choice: how a number of layers is chosen, see distill.layers.choose_layers.
+    source: a model to start from, "" for the teacher. layer_choice: see distill.layers.choose_layers.
+    vocabulary: "all", "trim", or how many tokens at most. hidden_size, heads, intermediate_size: 0 for the
+    teacher's; relation_heads: 0 for the student's.
     """
 
+    source: str = ""
     layers: str | int | tuple[int, ...] = "half"
     layer_choice: str = "every-other"
+    vocabulary: str | int = "all"
+    hidden_size: int = 0
+    heads: int = 0
+    intermediate_size: int = 0
     epochs: int = 3
     learning_rate: float = 1e-4
     batch_size: int = 32
@@ -70,6 +79,9 @@ class StudentRecipe:
     soft_weight: float = 1.0
     hard_weight: float = 0.5
     cosine_weight: float = 1.0
+    hidden_weight: float = 0.0
+    relation_weight: float = 0.0
+    relation_heads: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,13 @@ class MeasureRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """max_length: tokens, special tokens included; longer texts are cut.
+    """task: a kind of kinds.KINDS. max_length: tokens, special tokens included; longer texts are cut.
 
     checkpoint_every_s: seconds of training between checkpoints, of which the last checkpoints_kept stay.
     """
 
     name: str = ""
+    task: str = "text-classification"
     seed: int = 0
     max_length: int = 128
     checkpoint_every_s: float = 60.0
@@ -140,6 +153,7 @@ _NOT_EMPTY = Limit(bool, "not empty")
 _SEED = _within(0, 2**32 - 1)  # what every library's generator takes
 
 LIMITS = {
+    "task": Limit(lambda value: value in KINDS, " or ".join(f'"{name}"' for name in KINDS)),
     "seed": _SEED,
     "checkpoint_every_s": _AT_LEAST_0,
     "checkpoints_kept": _AT_LEAST_1,
@@ -160,6 +174,13 @@ LIMITS = {
     "student.layer_choice": Limit(
         lambda value: value in ("every-other", "first-last", "top"), '"every-other", "first-last" or "top"'
     ),
+    "student.vocabulary": Limit(
+        lambda value: value in ("all", "trim") or (isinstance(value, int) and value > 0),
+        '"all", "trim" or a number of tokens',
+    ),
+    "student.hidden_size": _AT_LEAST_0,
+    "student.heads": _AT_LEAST_0,
+    "student.intermediate_size": _AT_LEAST_0,
     "student.epochs": _AT_LEAST_1,
     "student.learning_rate": _ABOVE_0,
     "student.batch_size": _AT_LEAST_1,
@@ -167,6 +188,9 @@ LIMITS = {
     "student.soft_weight": _AT_LEAST_0,
     "student.hard_weight": _AT_LEAST_0,
     "student.cosine_weight": _AT_LEAST_0,
+    "student.hidden_weight": _AT_LEAST_0,
+    "student.relation_weight": _AT_LEAST_0,
+    "student.relation_heads": _AT_LEAST_0,
     "export.artifacts": _NOT_EMPTY,
     "measure.lengths": Limit(_good_lengths, "different lengths of 1 to 512"),
     "measure.rounds": _AT_LEAST_1,
@@ -286,10 +310,11 @@ def _recipe(values: dict[str, Any], place: Place) -> Recipe:
         if not limit.holds(value):
             raise UsageError(f"{place(key)}{dotted} is {shown(value)}, expected {limit.words}")
     student, export = recipe.student, recipe.export
-    if not any((student.soft_weight, student.hard_weight, student.cosine_weight)):
+    losses = ("soft", "hard", "cosine", "hidden", "relation")
+    if not any(getattr(student, f"{name}_weight") for name in losses):
+        words = ", ".join(f"student.{name}_weight" for name in losses)
         raise UsageError(
-            f"{place(('student', 'soft_weight'))}student.soft_weight, student.hard_weight and "
-            "student.cosine_weight are all 0, expected at least one above 0"
+            f"{place(('student', 'soft_weight'))}{words} are all 0, expected at least one above 0"
         )
     if export.bundle not in export.artifacts:
         raise UsageError(

@@ -14,6 +14,7 @@ import numpy as np
 
 from stillroom.errors import UsageError, shown
 from stillroom.files import read_json, sha256_file, write_atomic, write_json
+from stillroom.kinds import SCORE, all_scores, fixed_answer, kind_of, label_set
 from stillroom.text import MAX_NAMES_SHOWN, Row
 
 SCHEMA_VERSION = 1
@@ -34,8 +35,8 @@ class Splits:
     counts: rows_read, dropped_low_confidence, dropped_duplicates, conflicting_duplicates (those of the
     duplicates that carried another label than the row that was kept), dropped_overlaps (with another of
     the user's files), each over all files; train_rows, validation_rows, test_rows, train_rows_before_cap;
-    labels (label -> rows in train, validation, test), majority_label (of train) and majority_accuracy
-    (0..1, of always answering it, on test).
+    labels (label -> rows in train, validation, test), fixed_answer (the best that looks at no text, from
+    train) and fixed_answer_score (what it scores on test, by the score that counts).
     warnings: one line each.
     """
 
@@ -71,8 +72,11 @@ def make_splits(
     test_fraction: float,
     max_train_rows: int,
     seed: int,
+    kind: str = "text-classification",
 ) -> Splits:
     """Split rows by label with a seeded shuffle; the same rows and seed give the same splits anywhere.
+
+    kind: of kinds.KINDS. Rows are dealt out by class; by the rarest of their labels; or by fifths of scores.
 
     validation_rows, test_rows: the user's own, used whole and in their order; None: drawn from rows. Every
     drawn split is in shuffled order, so the first rows of it are a fair sample. max_train_rows: 0 for all;
@@ -83,17 +87,17 @@ def make_splits(
     _check_numbers(validation_fraction, test_fraction, max_train_rows)
     tally: Counter[str] = Counter()
     pool = _clean(rows, "training", min_confidence, tally)
-    labels = _sorted_labels({row.label for row in pool.values()})
-    if len(labels) < 2:
-        raise UsageError(f"only one class ({shown(labels[0])}) in the training rows, at least two are needed")
+    labels = _labels_of(pool.values(), kind)
     given = {"test": test_rows, "validation": validation_rows}
     own = {
         name: _clean(part, name, min_confidence, tally) for name, part in given.items() if part is not None
     }
     warnings = []
     for name, part in own.items():
+        if kind == "regression":
+            continue
         _check_labels(part.values(), labels)
-        present = {row.label for row in part.values()}
+        present = {label for row in part.values() for label in label_set(row.label)}
         warnings += [f"no {name} row is labelled {shown(one)}" for one in labels if one not in present]
     if len(own) == 2:
         warnings += _drop_overlap(own["validation"], "validation", own["test"], "test", tally)
@@ -106,15 +110,15 @@ def make_splits(
     fractions = {"test": test_fraction, "validation": validation_fraction}
     drawn = {name: fraction for name, fraction in fractions.items() if name not in own}
     parts = {name: tuple(part.values()) for name, part in own.items()}
-    parts |= _draw(list(pool.values()), labels, drawn, seed)
+    parts |= _draw(list(pool.values()), labels, drawn, seed, kind)
     before_cap = len(parts["train"])
-    parts["train"] = _cap(parts["train"], labels, max_train_rows)
+    parts["train"] = _cap(parts["train"], labels, max_train_rows, kind)
     counts = {
         "rows_read": len(rows) + len(validation_rows or ()) + len(test_rows or ()),
         **{key: tally[key] for key in DROPPED},
         **{f"{name}_rows": len(parts[name]) for name in PARTS},
         "train_rows_before_cap": before_cap,
-        **_label_counts(parts, labels),
+        **_label_counts(parts, labels, kind),
     }
     return Splits(parts["train"], parts["validation"], parts["test"], labels, counts, tuple(warnings))
 
@@ -194,13 +198,28 @@ def _sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _labels_of(rows: Iterable[Row], kind: str) -> tuple[str, ...]:
+    """What the logits stand for, in order. Raises UsageError when the rows differ in nothing."""
+    written = {row.label for row in rows}
+    if kind == "regression":
+        if len(written) < 2:
+            raise UsageError(f"every training row has the score {written.pop()}: there is nothing to learn")
+        return (SCORE,)
+    labels = _sorted_labels({label for one in written for label in label_set(one)})
+    if not labels:
+        raise UsageError("no training row has a label")
+    if len(labels) < kind_of(kind).fewest_labels:
+        raise UsageError(f"only one class ({shown(labels[0])}) in the training rows, at least two are needed")
+    return labels
+
+
 def _check_labels(rows: Iterable[Row], labels: tuple[str, ...]) -> None:
     for row in rows:
-        if row.label not in labels:
+        for label in (one for one in label_set(row.label) if one not in labels):
             known = ", ".join(shown(label) for label in labels[:MAX_NAMES_SHOWN])
             more = f" and {len(labels) - MAX_NAMES_SHOWN} more" if len(labels) > MAX_NAMES_SHOWN else ""
             raise UsageError(
-                f"{row.where}: label {shown(row.label)} is not among the training rows': {known}{more}"
+                f"{row.where}: label {shown(label)} is not among the training rows': {known}{more}"
             )
 
 
@@ -216,42 +235,53 @@ def _drop_overlap(
 
 
 def _draw(
-    rows: list[Row], labels: tuple[str, ...], fractions: dict[str, float], seed: int
+    rows: list[Row], labels: tuple[str, ...], fractions: dict[str, float], seed: int, kind: str
 ) -> dict[str, tuple[Row, ...]]:
-    """Shuffle rows and deal each class out to the named parts, in their order; the rest is "train"."""
+    """Shuffle rows and deal each stratum out to the named parts, in their order; the rest is "train"."""
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
-    by_label: dict[str, list[int]] = {label: [] for label in labels}
+    stratum = kind_of(kind).strata([row.label for row in rows])
+    members: dict[str, list[int]] = {name: [] for name in labels} if kind == "text-classification" else {}
     for index in order:
-        by_label[rows[index].label].append(index)
+        members.setdefault(stratum[index], []).append(index)
     names = [name for name in PARTS if name in fractions or name == "train"]
     part_of = dict.fromkeys(order, "train")
-    for label, indices in by_label.items():
+    for name, indices in sorted(members.items()):
         if len(indices) < len(names):
+            if kind != "text-classification":  # its labels are in other strata too: all of it is trained on
+                continue
             raise UsageError(
-                f"class {shown(label)} has too few rows: {len(indices)} usable, at least {len(names)} "
+                f"class {shown(name)} has too few rows: {len(indices)} usable, at least {len(names)} "
                 f"needed, one in each of {', '.join(names)}"
             )
         left, after = indices, len(fractions)  # after: parts still to come, each of which needs a row
-        for name, fraction in fractions.items():
+        for part, fraction in fractions.items():
             size = min(max(1, round(len(indices) * fraction)), len(left) - after)
-            part_of |= dict.fromkeys(left[:size], name)
+            part_of |= dict.fromkeys(left[:size], part)
             left, after = left[size:], after - 1
-    return {name: tuple(rows[index] for index in order if part_of[index] == name) for name in names}
+    parts = {name: tuple(rows[index] for index in order if part_of[index] == name) for name in names}
+    for name in names:
+        if not parts[name]:
+            raise UsageError(f"{len(rows)} usable rows are too few: none is left for {name}")
+    return parts
 
 
-def _cap(rows: tuple[Row, ...], labels: tuple[str, ...], max_rows: int) -> tuple[Row, ...]:
-    """At most max_rows of rows (0: all), the first of every class, classes in proportion."""
+def _cap(rows: tuple[Row, ...], labels: tuple[str, ...], max_rows: int, kind: str) -> tuple[Row, ...]:
+    """At most max_rows of rows (0: all), the first of every stratum, strata in proportion."""
     if not max_rows or len(rows) <= max_rows:
         return rows
     if max_rows < len(labels):
         raise UsageError(
             f"max_train_rows is {max_rows}, at least one for each of {len(labels)} classes is needed"
         )
-    left = _shares(Counter(row.label for row in rows), labels, max_rows)
+    stratum = kind_of(kind).strata([row.label for row in rows])
+    names = labels if kind == "text-classification" else tuple(sorted(set(stratum)))
+    if max_rows < len(names):
+        raise UsageError(f"max_train_rows is {max_rows}, at least {len(names)} are needed")
+    left = _shares(Counter(stratum), names, max_rows)
     kept = []
-    for row in rows:
-        if left[row.label]:
-            left[row.label] -= 1
+    for row, name in zip(rows, stratum, strict=True):
+        if left[name]:
+            left[name] -= 1
             kept.append(row)
     return tuple(kept)
 
@@ -269,11 +299,17 @@ def _shares(sizes: Counter[str], labels: tuple[str, ...], total: int) -> dict[st
     return shares
 
 
-def _label_counts(parts: dict[str, tuple[Row, ...]], labels: tuple[str, ...]) -> dict[str, Any]:
-    per_part = {name: Counter(row.label for row in parts[name]) for name in PARTS}
-    majority = max(labels, key=lambda label: per_part["train"][label])
+def _label_counts(parts: dict[str, tuple[Row, ...]], labels: tuple[str, ...], kind: str) -> dict[str, Any]:
+    per_part = {
+        name: Counter(label for row in parts[name] for label in label_set(row.label)) for name in PARTS
+    }
+    if kind == "regression":
+        per_part = {name: Counter({SCORE: len(parts[name])}) for name in PARTS}
+    answer, logits = fixed_answer(kind, [row.label for row in parts["train"]], labels)
+    wanted = kind_of(kind).targets([row.label for row in parts["test"]], labels)
+    found = all_scores(kind, np.repeat(logits, len(wanted), axis=0), wanted)
     return {
         "labels": {label: {name: per_part[name][label] for name in PARTS} for label in labels},
-        "majority_label": majority,
-        "majority_accuracy": per_part["test"][majority] / len(parts["test"]),
+        "fixed_answer": answer,
+        "fixed_answer_score": found[kind_of(kind).metric],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def data_step(run: Run, recipe: Recipe) -> Splits:
     sources = {name: resolve_source(path) for name, path in _data_files(recipe).items()}
 
     def rows_of(name: str) -> list[Row] | None:
-        return read_rows(sources[name], columns, data.encoding) if name in sources else None
+        return read_rows(sources[name], columns, data.encoding, recipe.task) if name in sources else None
 
     def work() -> dict[str, Any]:
         splits = make_splits(
@@ -40,6 +41,7 @@ def data_step(run: Run, recipe: Recipe) -> Splits:
             test_fraction=data.test_fraction,
             max_train_rows=data.max_train_rows,
             seed=data.split_seed,
+            kind=recipe.task,
         )
         with staged_folder(run.folder / "data") as partial:
             save_splits(splits, partial)
@@ -49,6 +51,7 @@ def data_step(run: Run, recipe: Recipe) -> Splits:
         if not path.is_file():
             raise UsageError(f"no such data file: {path}")
     made_from = {
+        "task": recipe.task,
         "recipe": recipe_to_dict(recipe)["data"],
         "files": {name: sha256_file(path) for name, path in sources.items()},
     }
@@ -59,8 +62,8 @@ def data_step(run: Run, recipe: Recipe) -> Splits:
     say(
         f"  {counts['train_rows']} train, {counts['validation_rows']} validation, {counts['test_rows']} test "
         f"rows; {counts['dropped_duplicates']} duplicates and {counts['dropped_low_confidence']} unsure rows "
-        f"dropped; always saying {counts['majority_label']!r} is right in "
-        f"{counts['majority_accuracy']:.1%} of test"
+        f"dropped; always answering {counts['fixed_answer']!r} scores {counts['fixed_answer_score']:.1%} "
+        f"on test"
     )
     return load_splits(run.folder / "data")
 
@@ -73,9 +76,14 @@ def _data_files(recipe: Recipe) -> dict[str, str]:
 
 def encode(run: Run, model: Path, task: TaskSpec, split: str) -> tuple[Tokens, list[str]]:
     """One split as tokens of this model's tokenizer, and its texts as people read them."""
+    rows = getattr(load_splits(run.folder / "data"), split)
+    texts = [row.text if row.pair is None else f"{row.text} | {row.pair}" for row in rows]
+    return encode_for(model, task, rows), texts
+
+
+def encode_for(model: Path, task: TaskSpec, rows: Sequence[Row]) -> Tokens:
+    """Rows as tokens of a model folder's tokenizer."""
     from stillroom.tokens import encode_rows, load_tokenizer, pad_id_of
 
-    rows = getattr(load_splits(run.folder / "data"), split)
     tokenizer = load_tokenizer(model, task.max_length)
-    texts = [row.text if row.pair is None else f"{row.text} | {row.pair}" for row in rows]
-    return encode_rows(tokenizer, rows, task, pad_id_of(model, tokenizer)), texts
+    return encode_rows(tokenizer, rows, task, pad_id_of(model, tokenizer))

@@ -11,7 +11,7 @@ import numpy as np
 
 from stillroom.errors import CheckFailed
 from stillroom.files import staged_folder
-from stillroom.numerics import accuracy, macro_f1
+from stillroom.kinds import all_scores
 from stillroom.progress import say
 from stillroom.recipe import Recipe
 from stillroom.step_data import encode
@@ -96,8 +96,7 @@ def verify_artifacts(run: Run, sources: dict[str, str]) -> Iterator[tuple[str, d
             yield (
                 name,
                 {
-                    "accuracy": accuracy(found.logits, tokens.labels),
-                    "macro_f1": macro_f1(found.logits, tokens.labels),
+                    "scores": all_scores(task.kind, found.logits, tokens.labels),
                     "flip_rate": whole.flip_rate,
                     "max_abs_error": whole.max_abs_error,
                     "cosine": whole.cosine,

@@ -97,7 +97,7 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
     measured = run.facts("measure")
     roles = model_roles(baselines=baselines)
     models = {name: run.facts(folder) for name, (folder, _) in roles.items()}
-    teacher_accuracy = models["teacher"]["test"]["accuracy"]
+    task = load_student(run.folder / "student").task
     logits = {
         name: np.load(run.folder / folder / "test_logits.npy", allow_pickle=False)
         for name, (folder, _) in roles.items()
@@ -106,11 +106,12 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
     def row(facts: RowFacts) -> dict[str, Any]:
         raw = measured["rows"][facts.name]
         samples = {int(length): tuple(values) for length, values in raw["samples_ms"].items()}
-        return result_row(facts, teacher_accuracy, Measurement(**{**raw, "samples_ms": samples}))
+        teacher_score = models["teacher"]["test"][task.metric]
+        return result_row(facts, task.metric, teacher_score, Measurement(**{**raw, "samples_ms": samples}))
 
     model_rows = []
     for name, facts in models.items():
-        against = compare_logits(logits["teacher"], logits[name])
+        against = compare_logits(logits["teacher"], logits[name], task.kind)
         model_rows.append(
             row(
                 RowFacts(
@@ -121,7 +122,7 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
                     scheme="fp32",
                     parameters=facts["parameters"],
                     size_bytes=facts["size_bytes"],
-                    **facts["test"],
+                    scores=facts["test"],
                     flip_rate=against.flip_rate,
                     max_abs_error=against.max_abs_error,
                 )
@@ -140,8 +141,7 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
                     scheme=facts["scheme"],
                     parameters=facts["parameters"],
                     size_bytes=facts["size_bytes"],
-                    accuracy=proof["accuracy"],
-                    macro_f1=proof["macro_f1"],
+                    scores=proof["scores"],
                     flip_rate=proof["flip_rate"],
                     max_abs_error=proof["max_abs_error"],
                 )
@@ -152,7 +152,7 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
         "stillroom_version": stillroom.__version__,
         "recipe": recipe_to_dict(recipe),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "task": load_student(run.folder / "student").task.to_dict(),
+        "task": task.to_dict(),
         "data": run.facts("data")["counts"],
         "models": model_rows,
         "artifacts": artifact_rows,

@@ -10,7 +10,8 @@ from stillroom.errors import UsageError, first_line
 from stillroom.extras import require
 from stillroom.families import family_of, longest_input
 from stillroom.files import read_json, sha256_file, sha256_json, write_json
-from stillroom.model_folder import check_model_folder, head_labels
+from stillroom.kinds import kind_of
+from stillroom.model_folder import check_model_folder, head_kind, head_labels
 from stillroom.task import TaskSpec, task_from_dict
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def load_student(folder: Path) -> Student:
         reason = first_line(error)
         raise UsageError(f"{folder / 'config.json'} could not be read: {reason}") from None
     max_length = min(DEFAULT_MAX_LENGTH, longest_input(config))
-    return Student(folder, TaskSpec(labels, max_length, input_names(config, pair=False)), {})
+    task = TaskSpec(labels, max_length, input_names(config, pair=False), kind=head_kind(checked, len(labels)))
+    return Student(folder, task, {})
 
 
 def input_names(config: Any, *, pair: bool) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ def save_student(
     config: Any = model.config
     config.id2label = dict(enumerate(task.labels))
     config.label2id = {label: index for index, label in enumerate(task.labels)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = kind_of(task.kind).problem_type
     saver: Any = model
     saver.save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")

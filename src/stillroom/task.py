@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stillroom.errors import UsageError
+from stillroom.kinds import kind_of
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")  # int64, [batch, length] each
 
@@ -15,7 +16,7 @@ class TaskSpec:
     """The contract every file of a run keeps.
 
     labels: index in the logits -> name. max_length: tokens, special tokens included.
-    inputs: names in calling order, a prefix of INPUT_NAMES. pair: two texts per row.
+    inputs: names in calling order, a prefix of INPUT_NAMES. pair: two texts per row. kind: of kinds.KINDS.
     """
 
     labels: tuple[str, ...]
@@ -23,11 +24,17 @@ class TaskSpec:
     inputs: tuple[str, ...]
     pair: bool = False
     kind: str = "text-classification"
-    metric: str = "accuracy"
+
+    @property
+    def metric(self) -> str:
+        """The score that retention is measured in."""
+        return kind_of(self.kind).metric
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: lists for tuples."""
-        return {**asdict(self), "labels": list(self.labels), "inputs": list(self.inputs)}
+        return {
+            **asdict(self), "labels": list(self.labels), "inputs": list(self.inputs), "metric": self.metric
+        }  # fmt: skip
 
 
 def task_from_dict(value: Any) -> TaskSpec:
@@ -39,12 +46,15 @@ def task_from_dict(value: Any) -> TaskSpec:
             inputs=tuple(str(name) for name in value["inputs"]),
             pair=bool(value["pair"]),
             kind=str(value["kind"]),
-            metric=str(value["metric"]),
         )
+        metric = str(value["metric"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"not a task description ({error!r})") from None
+    if task.metric != metric:
+        raise UsageError(f"not a task description: the metric of {task.kind} is {task.metric}, not {metric}")
     if task.inputs != INPUT_NAMES[: len(task.inputs)] or len(task.inputs) < 2:
         raise UsageError(f"inputs {task.inputs}: expected {INPUT_NAMES[:2]} or {INPUT_NAMES}")
-    if len(task.labels) < 2 or task.max_length < 2:
-        raise UsageError("a task needs at least two labels and a max_length of at least 2")
+    fewest = kind_of(task.kind).fewest_labels
+    if len(task.labels) < fewest or task.max_length < 2:
+        raise UsageError(f"a {task.kind} task needs at least {fewest} labels and a max_length of at least 2")
     return task

@@ -17,11 +17,14 @@ from stillroom.extras import require
 MAX_TEXT_CHARACTERS = 1_000_000  # a model reads a few thousand at most; more is a broken file
 MAX_LINE_CHARACTERS = 16 * MAX_TEXT_CHARACTERS  # other columns may be long too; bounds memory
 MAX_NAMES_SHOWN = 20
+MAX_SCORE = 1e9  # beyond it float32 has no fractions left
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One example. pair: the second text, or None. confidence: in the label, 1.0 if not given.
+
+    label: as kinds.py has it: a class, the labels of a multi-label row one a line, or a number.
 
     where: file name and line of the row's start ("reviews.csv:12"; Parquet: "reviews.parquet:row 12").
     """
@@ -43,15 +46,21 @@ class Columns:
     confidence: str = ""
 
 
+LABEL_SEPARATOR = ","  # between the labels of one multi-label row, where they are written in one cell
+
 Record = tuple[str, Mapping[str, Any]]  # place within the file ("12" or "row 12"), column -> value
 Reader = Callable[[Path, str, list[str]], Iterator[Record]]  # path, encoding, wanted columns
 
 
-def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> list[Row]:
+def read_rows(
+    path: Path, columns: Columns, encoding: str = "utf-8", kind: str = "text-classification"
+) -> list[Row]:
     """Read every row of a .csv, .tsv, .jsonl, .ndjson or .parquet file (encoding is not used for Parquet).
 
-    Labels are words or whole numbers and lose white space around them; texts stay as they are. A
-    confidence that is left empty, or null, counts as 0: nobody vouched for that label.
+    Labels are words or whole numbers and lose white space around them; texts stay as they are. kind: of
+    kinds.KINDS. A multi-label cell holds labels with commas between them, or a list; it may be empty. The
+    label of a regression is a number. An empty label column: rows without labels, as for transfer text.
+    A confidence that is left empty, or null, counts as 0: nobody vouched for that label.
     Raises UsageError, naming file and line, for anything that does not fit.
     """
     reader = READERS.get(path.suffix.lower())
@@ -61,7 +70,10 @@ def read_rows(path: Path, columns: Columns, encoding: str = "utf-8") -> list[Row
     wanted = [name for name in (columns.text, columns.label, columns.pair, columns.confidence) if name]
     try:
         _check_file(path)
-        rows = [_row(path, spot, record, columns) for spot, record in reader(path, encoding, wanted)]
+        label_of = LABELS[kind]
+        rows = [
+            _row(path, spot, record, columns, label_of) for spot, record in reader(path, encoding, wanted)
+        ]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or first_line(error)}") from None
     if not rows:
@@ -228,7 +240,9 @@ READERS: dict[str, Reader] = {
 }
 
 
-def _row(path: Path, spot: str, record: Mapping[str, Any], columns: Columns) -> Row:
+def _row(
+    path: Path, spot: str, record: Mapping[str, Any], columns: Columns, label_of: Callable[[object, str], str]
+) -> Row:
     def place(column: str) -> str:
         return f"{path}:{spot}: column {column!r}"
 
@@ -236,7 +250,7 @@ def _row(path: Path, spot: str, record: Mapping[str, Any], columns: Columns) -> 
     return Row(
         text=_text(record[columns.text], place(columns.text)),
         pair=_text(record[pair], place(pair)) if pair else None,
-        label=_label(record[columns.label], place(columns.label)),
+        label=label_of(record[columns.label], place(columns.label)) if columns.label else "",
         confidence=_confidence(record[confidence], place(confidence)) if confidence else 1.0,
         where=f"{path.name}:{spot}",
     )
@@ -255,9 +269,7 @@ def _text(value: object, place: str) -> str:
 
 def _label(value: object, place: str) -> str:
     if isinstance(value, float) and not value.is_integer():
-        raise UsageError(
-            f"{place}: label {value}: classes only; regression (labels with fractions) is not supported"
-        )
+        raise UsageError(f"{place}: label {value} is no class: to predict numbers, say --task regression")
     if isinstance(value, float):
         value = int(value)  # 1.0 and 1 are one class: tools that met a gap turn whole columns into floats
     if not isinstance(value, str | int):
@@ -269,6 +281,32 @@ def _label(value: object, place: str) -> str:
         raise UsageError(f"{place}: line break in label {shown(label)}")
     _check_encodable(label, place)
     return label
+
+
+def _label_set(value: object, place: str) -> str:
+    parts = value.split(LABEL_SEPARATOR) if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        parts = [value]
+    named = [_label(part, place) for part in parts if not (isinstance(part, str) and not part.strip())]
+    return "\n".join(sorted(set(named)))
+
+
+def _score(value: object, place: str) -> str:
+    try:
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            number = float(value)
+            if math.isfinite(number) and abs(number) < MAX_SCORE:
+                return repr(number)
+    except (ValueError, OverflowError):
+        pass  # said below, as for every other value that is no number
+    raise UsageError(f"{place}: expected a number to predict, found {shown(value)}")
+
+
+LABELS: dict[str, Callable[[object, str], str]] = {
+    "text-classification": _label,
+    "multi-label": _label_set,
+    "regression": _score,
+}
 
 
 def _confidence(value: object, place: str) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from stillroom.errors import UsageError
 from stillroom.extras import require
 from stillroom.files import read_json
+from stillroom.kinds import kind_of
 from stillroom.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ MAX_TOKENIZER_BYTES = 64 * 2**20
 class Tokens:
     """Encoded rows, flat: row i is ids[offsets[i]:offsets[i + 1]].
 
-    ids, type_ids: int32 [total_tokens]. offsets: int64 [rows + 1]. labels: int64 [rows], -1 if unknown.
+    ids, type_ids: int32 [total_tokens]. offsets: int64 [rows + 1].
+    labels: the task's targets, as kinds.py makes them: int64 [rows] for classes (-1 if unknown), else
+    float32 [rows, labels].
     """
 
     ids: np.ndarray
@@ -116,7 +119,6 @@ def encode_one(tokenizer: Tokenizer, text: str, pair: str | None = None) -> tupl
 
 def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row], task: TaskSpec, pad_id: int) -> Tokens:
     """Encode rows and look their labels up in task.labels."""
-    index_of = {label: index for index, label in enumerate(task.labels)}
     for row in rows:
         check_text(row.text, row.where)
         check_text(row.pair or "", row.where)
@@ -129,7 +131,7 @@ def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row], task: TaskSpec, pad_i
         ids=np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int32),
         type_ids=np.array([kind for encoding in encodings for kind in encoding.type_ids], dtype=np.int32),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        labels=np.array([index_of.get(row.label, -1) for row in rows], dtype=np.int64),
+        labels=kind_of(task.kind).targets([row.label for row in rows], task.labels),
         pad_id=pad_id,
     )
 

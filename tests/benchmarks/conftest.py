@@ -62,11 +62,11 @@ def row(
             scheme=scheme,
             parameters=22_700_000 if role == "teacher" else 17_300_000,
             size_bytes=int(size_mb * 1e6),
-            accuracy=accuracy,
-            macro_f1=accuracy - 0.0031,
+            scores={"accuracy": accuracy, "macro_f1": accuracy - 0.0031},
             flip_rate=flips,
             max_abs_error=error,
         ),
+        "accuracy",
         TEACHER_ACCURACY,
         invented_measurement(name, timing[0], timing[1], timing[2] * 1_000_000),
     )
@@ -113,7 +113,7 @@ def sample_results() -> dict[str, Any]:
         ),
     ]
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "stillroom_version": "0.1.0",
         "recipe": {"name": "demo", "seed": 1},
         "created": "2026-01-02T03:04:05+00:00",
@@ -128,8 +128,8 @@ def sample_results() -> dict[str, Any]:
             "test_rows": 1821,
             "train_rows_before_cap": 8000,
             "labels": {"negative": {"train": 3900, "test": 889}, "positive": {"train": 4100, "test": 932}},
-            "majority_label": "positive",
-            "majority_accuracy": 0.512,
+            "fixed_answer": "positive",
+            "fixed_answer_score": 0.512,
         },
         "models": models,
         "artifacts": artifacts,

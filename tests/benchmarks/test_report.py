@@ -122,7 +122,7 @@ def test_names_are_shown_as_text(sample_results: dict[str, Any], tmp_path: Path)
         row.update(name=new_names[row["name"]], source=new_names.get(row["source"]))
     sample_results["recipe"]["name"] = EVIL
     sample_results["task"]["labels"] = [EVIL, names[1]]
-    sample_results["data"]["majority_label"] = EVIL
+    sample_results["data"]["fixed_answer"] = EVIL
     sample_results["notes"] = names
     sample_results["machine"]["cpu"] = EVIL
     files = written(sample_results, tmp_path)
@@ -148,7 +148,12 @@ def test_markdown_keeps_its_columns_whatever_the_name(sample_results: dict[str, 
 
 def test_the_table_shows_each_figure_in_its_unit(sample_results: dict[str, Any]) -> None:
     row = sample_results["artifacts"][2]
-    row.update(size_bytes=17_531_000, flip_rate=0.0044, accuracy=0.92034, peak_rss_bytes=104_400_000)
+    row.update(
+        size_bytes=17_531_000,
+        flip_rate=0.0044,
+        scores={"accuracy": 0.92034, "macro_f1": 0.9},
+        peak_rss_bytes=104_400_000,
+    )
     header, _, *lines = markdown_table(sample_results).splitlines()
     cells = dict(zip(header.split(" | "), lines[-1].split(" | "), strict=True))
     assert (cells["size, MB"], cells["flips, %"], cells["accuracy, %"]) == ("17.5", "0.44", "92.03")
@@ -172,7 +177,7 @@ def test_the_same_results_give_the_same_bytes(sample_results: dict[str, Any], tm
 
 
 def test_wrong_results_write_nothing(sample_results: dict[str, Any], tmp_path: Path) -> None:
-    sample_results["artifacts"][0]["accuracy"] = float("nan")
+    sample_results["artifacts"][0]["scores"]["accuracy"] = float("nan")
     with pytest.raises(UsageError):
         write_report(sample_results, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -183,7 +188,9 @@ def test_a_run_without_timing_is_reported_without_plots(
 ) -> None:
     for section in ("models", "artifacts"):
         sample_results[section] = [
-            result_row(RowFacts(**{key: row[key] for key in RowFacts.__dataclass_fields__}), 0.93, None)
+            result_row(
+                RowFacts(**{key: row[key] for key in RowFacts.__dataclass_fields__}), "accuracy", 0.93, None
+            )
             for row in sample_results[section]
         ]
     files = written(sample_results, tmp_path)
@@ -323,7 +330,7 @@ def test_several_runs_give_mean_and_sample_deviation(sample_results: dict[str, A
     runs = [copy.deepcopy(sample_results) for _ in range(3)]
     accuracies = [0.90, 0.92, 0.93]
     for run, accuracy in zip(runs, accuracies, strict=True):
-        run["models"][2]["accuracy"] = accuracy
+        run["models"][2]["scores"]["accuracy"] = accuracy
     del runs[0]["artifacts"][2]
     lines = {line.split(" | ")[0].strip("| "): line for line in compare_runs(runs).splitlines()}
     deviation = statistics.stdev(100 * accuracy for accuracy in accuracies)

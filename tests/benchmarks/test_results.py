@@ -16,7 +16,9 @@ from stillroom.benchmarks.measure import Measurement
 from stillroom.benchmarks.results import SCHEMA_VERSION, RowFacts, result_row, validate_results
 from stillroom.errors import UsageError
 
-FACTS = RowFacts("m", "student", "teacher", "onnx", "fp32", 1000, 4000, 0.9, 0.8, 0.01, 1e-5)
+FACTS = RowFacts(
+    "m", "student", "teacher", "onnx", "fp32", 1000, 4000, {"accuracy": 0.9, "macro_f1": 0.8}, 0.01, 1e-5
+)
 MEASUREMENT = Measurement(
     name="m",
     import_samples_ms=(70.0, 80.0),
@@ -35,7 +37,7 @@ def schema() -> dict[str, Any]:
 
 
 def test_a_row_derives_from_raw_samples() -> None:
-    row = result_row(FACTS, 0.95, MEASUREMENT)
+    row = result_row(FACTS, "accuracy", 0.95, MEASUREMENT)
     assert row["retention"] == pytest.approx(0.9 / 0.95)
     assert (row["length"], row["samples_ms"]) == (128, [3.0, 1.0, 2.0, 4.0])
     assert row["latency_ms"] == pytest.approx({"p50": 2.5, "p90": 3.7, "p99": 3.97})
@@ -46,16 +48,16 @@ def test_a_row_derives_from_raw_samples() -> None:
 
 
 def test_a_row_that_was_not_measured_has_nulls() -> None:
-    row = result_row(FACTS, 0.95, None)
+    row = result_row(FACTS, "accuracy", 0.95, None)
     assert set(row) == set(schema()["$defs"]["row"]["required"])
-    assert row["latency_ms"] is None and row["by_length"] == [] and row["accuracy"] == 0.9
+    assert row["latency_ms"] is None and row["by_length"] == [] and row["scores"]["accuracy"] == 0.9
 
 
 def test_a_row_refuses_a_wrong_measurement_and_a_useless_teacher() -> None:
     with pytest.raises(UsageError, match="'m'"):
-        result_row(RowFacts(**{**vars(FACTS), "name": "other"}), 0.95, MEASUREMENT)
+        result_row(RowFacts(**{**vars(FACTS), "name": "other"}), "accuracy", 0.95, MEASUREMENT)
     with pytest.raises(UsageError, match="accuracy is 0"):
-        result_row(FACTS, 0.0, MEASUREMENT)
+        result_row(FACTS, "accuracy", 0.0, MEASUREMENT)
 
 
 def test_the_sample_is_valid_also_after_json(sample_results: dict[str, Any]) -> None:
@@ -67,7 +69,7 @@ def test_the_sample_is_valid_also_after_json(sample_results: dict[str, Any]) -> 
 
 def test_unmeasured_rows_are_valid(sample_results: dict[str, Any]) -> None:
     facts = {key: sample_results["artifacts"][1][key] for key in vars(FACTS)}
-    sample_results["artifacts"][1] = result_row(RowFacts(**facts), 0.95, None)
+    sample_results["artifacts"][1] = result_row(RowFacts(**facts), "accuracy", 0.95, None)
     validate_results(sample_results)
 
 
@@ -89,7 +91,7 @@ def containers(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[A
 
 
 # Parts whose content is the recipe's, the split's or the user's to extend.
-OPEN = ("recipe", "task", "data", "tolerances", "versions")
+OPEN = ("recipe", "task", "data", "tolerances", "versions", "scores")
 
 
 def test_every_missing_or_extra_field_is_found(sample_results: dict[str, Any]) -> None:
@@ -124,11 +126,11 @@ def in_row(**changes: Any) -> Callable[[dict[str, Any]], None]:
     [
         (in_row(size_bytes=-1), r"\$\.artifacts\[2\]\.size_bytes"),
         (in_row(parameters=-1), r"\$\.artifacts\[2\]\.parameters"),
-        (in_row(accuracy=1.2), r"\$\.artifacts\[2\]\.accuracy"),
-        (in_row(accuracy=None), r"\$\.artifacts\[2\]\.accuracy"),
-        (in_row(accuracy=math.nan), r"\$\.artifacts\[2\]\.accuracy.*finite"),
-        (in_row(macro_f1="0.9"), r"\$\.artifacts\[2\]\.macro_f1"),
-        (in_row(retention=-0.1), r"\$\.artifacts\[2\]\.retention"),
+        (in_row(scores={"accuracy": 0.9}), r"\$\.artifacts\[2\]\.scores: expected accuracy, macro_f1"),
+        (in_row(scores={"accuracy": None}), r"\$\.artifacts\[2\]\.scores\.accuracy"),
+        (in_row(scores={"accuracy": math.nan}), r"\$\.artifacts\[2\]\.scores\.accuracy.*finite"),
+        (in_row(scores={"macro_f1": "0.9"}), r"\$\.artifacts\[2\]\.scores\.macro_f1"),
+        (in_row(retention=None), r"\$\.artifacts\[2\]\.retention"),
         (in_row(flip_rate=None), r"\$\.artifacts\[2\]\.flip_rate"),
         (in_row(max_abs_error=math.inf), r"\$\.artifacts\[2\]\.max_abs_error"),
         (in_row(cold_load_ms=-3.0), r"\$\.artifacts\[2\]\.cold_load_ms"),

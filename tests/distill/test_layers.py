@@ -12,7 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.distill.layers import CHOICES, choose_layers, layer_list, student_from_teacher
+from stillroom.distill.layers import (
+    CHOICES,
+    choose_layers,
+    layer_list,
+    layer_map,
+    layer_map_words,
+    student_from_teacher,
+)
 from stillroom.errors import UsageError
 from stillroom.student import load_model, parameter_count
 
@@ -161,3 +168,26 @@ def test_a_list_of_layers_needs_no_choice() -> None:
 def test_an_unknown_choice() -> None:
     with pytest.raises(UsageError, match="'best': expected one of every-other, first-last, top"):
         choose_layers(3, 6, "best")
+
+
+def test_layers_imitated() -> None:
+    assert layer_map((0, 2, 5), 6) == layer_map((0, 1, 2), 6) == (1, 3, 5)
+    assert layer_map((0, 2, 4, 7, 9, 11), 12) == (1, 3, 5, 7, 9, 11)
+    assert layer_map((0, 4, 7, 11), 12) == (2, 5, 8, 11)  # TinyBERT's, of 4 layers
+    assert layer_map((0, 11), 12) == (5, 11)
+    assert layer_map((0,), 12) == (11,)
+
+
+def test_every_map_rises_to_the_last_layer() -> None:
+    for of, count in itertools.product(range(1, 25), repeat=2):
+        imitated = layer_map(tuple(range(count)), of)
+        assert len(imitated) == count and imitated[-1] == of - 1 and imitated[0] >= 0
+        steps = {after - before for before, after in itertools.pairwise(imitated)}
+        # No two student layers imitate the same one, and no layer stands in for many more than another.
+        assert steps <= {of // count, -(-of // count)} or count > of
+        assert min(steps, default=0) >= 0
+    assert layer_map(tuple(range(24)), 24) == tuple(range(24))
+
+
+def test_the_map_in_words() -> None:
+    assert layer_map_words((1, 3, 5)) == "hidden states: embeddings, 0->1, 1->3, 2->5"

@@ -19,6 +19,7 @@ from stillroom.student import load_model
 from stillroom.tokens import Tokens, padded_inputs
 
 INPUTS = ("input_ids", "attention_mask")
+STATES = ("hidden-4", "value-3")
 ROWS = 40  # more than one batch
 
 
@@ -59,7 +60,7 @@ def tokens(tiny_teacher: Path, review_tokens: Callable[..., Tokens]) -> Tokens:
 @pytest.fixture(scope="module")
 def made_once(model: Any, tokens: Tokens, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache") / "outputs"
-    teacher_outputs(model, "sha", tokens, INPUTS, folder)
+    teacher_outputs(model, "sha", tokens, INPUTS, folder, STATES)
     return folder
 
 
@@ -70,8 +71,8 @@ def made(made_once: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def check_answers(outputs: TeacherOutputs, model: Any, tokens: Tokens) -> None:
-    assert outputs.logits.dtype == np.float32 and outputs.hidden.dtype == np.float16
-    assert outputs.logits.shape == (ROWS, 2) and outputs.hidden.shape == (len(tokens.ids), 32)
+    assert outputs.logits.dtype == np.float32 and outputs.states["hidden-4"].dtype == np.float16
+    assert outputs.logits.shape == (ROWS, 2) and outputs.states["hidden-4"].shape == (len(tokens.ids), 32)
     with torch.inference_mode():
         for row in range(ROWS):
             batch = {name: torch.from_numpy(it) for name, it in padded_inputs(tokens, [row], INPUTS).items()}
@@ -79,29 +80,34 @@ def check_answers(outputs: TeacherOutputs, model: Any, tokens: Tokens) -> None:
             start, end = tokens.offsets[row], tokens.offsets[row + 1]
             np.testing.assert_allclose(outputs.logits[row], answer.logits[0].numpy(), atol=1e-5)
             hidden = answer.hidden_states[-1][0].numpy()
-            np.testing.assert_allclose(outputs.hidden[start:end].astype(np.float32), hidden, atol=2e-3)
+            np.testing.assert_allclose(
+                outputs.states["hidden-4"][start:end].astype(np.float32), hidden, atol=2e-3
+            )
 
 
 def test_cached_answers_are_the_teachers(model: Any, tokens: Tokens, tmp_path: Path) -> None:
     model.train()  # dropout must not reach the answers
-    check_answers(teacher_outputs(model, "sha", tokens, INPUTS, tmp_path / "new"), model, tokens)
+    check_answers(teacher_outputs(model, "sha", tokens, INPUTS, tmp_path / "new", STATES), model, tokens)
 
 
 def test_the_second_time_nobody_is_asked(model: Any, tokens: Tokens, made: Path) -> None:
-    outputs = teacher_outputs(Untouchable(), "sha", tokens, INPUTS, made)
-    assert isinstance(outputs.hidden, np.memmap)
+    outputs = teacher_outputs(Untouchable(), "sha", tokens, INPUTS, made, STATES)
+    assert isinstance(outputs.states["hidden-4"], np.memmap)
     check_answers(outputs, model, tokens)
 
 
 def test_batches_of_the_cache(tokens: Tokens, made: Path) -> None:
-    outputs = teacher_outputs(Untouchable(), "sha", tokens, INPUTS, made)
+    outputs = teacher_outputs(Untouchable(), "sha", tokens, INPUTS, made, STATES)
     rows = np.array([7, 3, 11])
-    logits, hidden = outputs.batch(tokens, rows, torch.device("cpu"))
+    logits, states = outputs.batch(tokens, rows, torch.device("cpu"))
+    hidden = states["hidden-4"]
     assert np.array_equal(logits.numpy(), outputs.logits[rows])
     assert hidden.shape == (3, int(tokens.lengths[rows].max()), 32)
     for line, row in enumerate(rows):
         length = int(tokens.lengths[row])
-        assert np.array_equal(hidden[line, :length].numpy(), outputs.hidden[tokens.offsets[row] :][:length])
+        assert np.array_equal(
+            hidden[line, :length].numpy(), outputs.states["hidden-4"][tokens.offsets[row] :][:length]
+        )
         assert not hidden[line, length:].any()
 
 
@@ -119,10 +125,10 @@ def test_a_changed_key_asks_again(change: str, model: Any, tokens: Tokens, made:
         values[2] = 1 - values[2] if change == "labels" else values[2] + 1
         tokens = dataclasses.replace(tokens, **{change: values})
     counting = Counting(model)
-    outputs = teacher_outputs(counting, sha, tokens, inputs, made)
+    outputs = teacher_outputs(counting, sha, tokens, inputs, made, STATES)
     assert counting.calls == 2
     check_answers(outputs, model, tokens)
-    teacher_outputs(Untouchable(), sha, tokens, inputs, made)
+    teacher_outputs(Untouchable(), sha, tokens, inputs, made, STATES)
 
 
 def damage(path: Path, how: str) -> None:
@@ -135,27 +141,27 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["absent", "truncated", "empty"])
-@pytest.mark.parametrize("name", ["key.json", "logits.npy", "hidden.npy"])
+@pytest.mark.parametrize("name", ["key.json", "logits.npy", "hidden-4.npy"])
 def test_a_damaged_cache_is_made_again(name: str, how: str, model: Any, tokens: Tokens, made: Path) -> None:
     damage(made / name, how)
     counting = Counting(model)
-    check_answers(teacher_outputs(counting, "sha", tokens, INPUTS, made), model, tokens)
+    check_answers(teacher_outputs(counting, "sha", tokens, INPUTS, made, STATES), model, tokens)
     assert counting.calls == 2
 
 
 def test_an_interruption_leaves_no_half_cache(model: Any, tokens: Tokens, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        teacher_outputs(Counting(model, fails_at=2), "sha", tokens, INPUTS, tmp_path / "new")
+        teacher_outputs(Counting(model, fails_at=2), "sha", tokens, INPUTS, tmp_path / "new", STATES)
     assert not list(tmp_path.iterdir())
-    check_answers(teacher_outputs(model, "sha", tokens, INPUTS, tmp_path / "new"), model, tokens)
+    check_answers(teacher_outputs(model, "sha", tokens, INPUTS, tmp_path / "new", STATES), model, tokens)
 
 
 def test_too_little_room_is_said_first(
     model: Any, tokens: Tokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = 2 * len(tokens.ids) * 32 + 4 * ROWS * 2
+    needed = 2 * 2 * len(tokens.ids) * 32 + 4 * ROWS * 2
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
     with pytest.raises(UsageError, match=r"MB are needed .* MB are free"):
-        teacher_outputs(Counting(model, fails_at=1), "sha", tokens, INPUTS, tmp_path / "new")
+        teacher_outputs(Counting(model, fails_at=1), "sha", tokens, INPUTS, tmp_path / "new", STATES)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
-    teacher_outputs(model, "sha", tokens, INPUTS, tmp_path / "new")
+    teacher_outputs(model, "sha", tokens, INPUTS, tmp_path / "new", STATES)

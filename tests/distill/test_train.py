@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillroom.distill import distill
-from stillroom.distill.distill import LossWeights, distill_from_model, plain_student
+from stillroom.distill.distill import distill_from_model, plain_student
 from stillroom.distill.evaluate import predict_logits
 from stillroom.distill.losses import hidden_cosine_loss
+from stillroom.distill.objective import LossWeights
+from stillroom.distill.score_scale import ScoreScale
 from stillroom.distill.targets_cache import tokens_sha256
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Terms, TrainSettings, learning_rate_at, mixed_precision, train
 from stillroom.errors import UsageError
-from stillroom.numerics import accuracy, compare_logits
+from stillroom.numerics import compare_logits
+from stillroom.scores import accuracy
 from stillroom.student import load_model
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
 
 INPUTS = ("input_ids", "attention_mask")
 LABELS = ("good", "bad")
+TASK = TaskSpec(LABELS, 32, INPUTS)
 ROWS, BATCH, EPOCHS = 36, 8, 2
 STEPS = 5 * EPOCHS  # 36 rows make five batches of 8, the last of them short
 
@@ -53,7 +58,7 @@ class Watched:
     """hard_loss that counts its calls and does something else at one of them."""
 
     def __init__(self, tokens: Tokens, at: int = 0, instead: Callable[..., Any] = lambda loss: loss) -> None:
-        self.plain, self.at, self.instead, self.calls = hard_loss(tokens, INPUTS), at, instead, 0
+        self.plain, self.at, self.instead, self.calls = hard_loss(tokens, TASK, ScoreScale()), at, instead, 0
 
     def __call__(self, model: torch.nn.Module, rows: np.ndarray, epoch: int) -> Terms:
         self.calls += 1
@@ -71,7 +76,7 @@ def run(
     """One call as a new process would make it -> weights and facts."""
     torch.manual_seed(np.random.default_rng().integers(2**31))  # nothing may hang on what came before
     model = load_model(folder)
-    plan, loss = settings(**changes), loss or hard_loss(tokens, INPUTS)
+    plan, loss = settings(**changes), loss or hard_loss(tokens, TASK, ScoreScale())
     facts = train(model, tokens.lengths, loss, plan, checkpoints, f"key {tokens_sha256(tokens)}", "test")
     assert not model.training
     return model.state_dict(), facts
@@ -233,7 +238,7 @@ def test_loss_falls_and_new_reviews_are_understood(
         epochs=10, learning_rate=3e-3, batch_size=16, freeze_word_embeddings=False, checkpoint_every_s=1e9
     )
     model = load_model(folder)
-    facts = train(model, tokens.lengths, hard_loss(tokens, INPUTS), plan, tmp_path, "key", "test")
+    facts = train(model, tokens.lengths, hard_loss(tokens, TASK, ScoreScale()), plan, tmp_path, "key", "test")
     assert facts["rows"] == 240 and facts["steps"] == 150 and len(facts["epoch_losses"]) == 10
     assert facts["epoch_losses"][-1] < 0.3 * facts["epoch_losses"][0]
     unseen = review_tokens(folder, 120, LABELS, seed=1)
@@ -256,7 +261,7 @@ def test_a_student_comes_to_answer_like_its_teacher(folder: Path, tokens: Tokens
         folder, tokens, tmp_path / "some", weights, learning_rate=3e-3, epochs=12, checkpoint_every_s=1e9
     )
     assert facts["layers_kept"] == [0] and student.config.num_hidden_layers == 1
-    assert facts["losses"] == {"temperature": 2.0, "soft": 1.0, "hard": 0.0, "cosine": 1.0}
+    assert facts["losses"] == {**asdict(LossWeights()), "hard": 0.0}
     assert facts["epoch_losses"][-1] < 0.7 * facts["epoch_losses"][0]
     answers = [predict_logits(model, tokens, INPUTS, "student") for model in (untrained, student)]
     before, after = (np.abs(logits - wanted).mean() for logits in answers)
@@ -300,7 +305,7 @@ def test_the_baseline_starts_like_the_student(folder: Path, tokens: Tokens, tmp_
     task = TaskSpec(LABELS, 32, INPUTS)
     plain, facts = plain_student(load_model(folder), tokens, task, plan, tmp_path / "plain")
     assert facts["losses"] == {"hard": 1.0} and facts["layers_kept"] == [0]
-    assert not (tmp_path / "plain" / "teacher-outputs").exists()
+    assert not (tmp_path / "plain" / "teacher-outputs-0").exists()
     student, _ = distilled(folder, tokens, tmp_path / "student", learning_rate=1e-12, epochs=1)
     answers = [predict_logits(model, tokens, INPUTS, "test") for model in (plain, student)]
     assert compare_logits(*answers).max_abs_error < 1e-5
