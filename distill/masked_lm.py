@@ -14,23 +14,33 @@ from stillroom.distill.teacher import fast_tokenizer
 from stillroom.errors import UsageError
 from stillroom.families import family_of, longest_input
 from stillroom.files import write_atomic, write_json
-from stillroom.model_folder import check_model_folder, check_vocabulary
+from stillroom.model_folder import (
+    ModelFolder,
+    check_model_folder,
+    check_vocabulary,
+    has_masked_lm_head,
+    require_masked_lm_head,
+)
 from stillroom.student import FILL_MASK, SCHEMA_VERSION, load_pretrained
 
 # What a masked-LM head's tensors are called in BERT, in RoBERTa and its like, and in DistilBERT.
 HEADS = ("cls.predictions.", "lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.")
-HEAD_WEIGHTS = ("cls.predictions.transform.dense.weight", "lm_head.dense.weight", "vocab_transform.weight")
 
 
 @dataclass(frozen=True)
 class MaskedSource:
-    """A model folder that fits its tokenizer. has_head: it can fill masks as it is. longest: in tokens."""
+    """A model folder that fits its tokenizer. longest: tokens it can read, special ones included."""
 
     folder: Path
+    checked: ModelFolder
     tokenizer_json: str
     special: SpecialTokens
-    has_head: bool
     longest: int
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it can fill masks as it is."""
+        return has_masked_lm_head(self.checked)
 
 
 class AtPositions(nn.Module):
@@ -75,8 +85,7 @@ def open_masked_source(folder: Path) -> MaskedSource:
         longest = longest_input(config)
     except Exception as error:  # a hostile config.json can fail in any way
         raise UsageError(f"{folder / 'config.json'} could not be read: {error}") from None
-    has_head = any(name in checked.tensors for name in HEAD_WEIGHTS)
-    return MaskedSource(folder, tokenizer_json, special, has_head, longest)
+    return MaskedSource(folder, checked, tokenizer_json, special, longest)
 
 
 def load_masked_lm(source: MaskedSource, new_head_seed: int | None = None) -> Any:
@@ -84,12 +93,9 @@ def load_masked_lm(source: MaskedSource, new_head_seed: int | None = None) -> An
 
     new_head_seed: draws a head for an encoder that has none; without it that is an error. Raises UsageError.
     """
-    if not source.has_head and new_head_seed is None:
-        raise UsageError(
-            f"{source.folder} has no masked-LM head: stillroom teach --task fill-mask --teacher "
-            f"{source.folder} --text FILES --out DIR trains one"
-        )
-    if new_head_seed is not None:
+    if new_head_seed is None:
+        require_masked_lm_head(source.checked)
+    else:
         torch.manual_seed(new_head_seed)
     return load_pretrained("AutoModelForMaskedLM", source.folder, () if source.has_head else HEADS)
 

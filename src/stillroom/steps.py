@@ -62,7 +62,7 @@ def open_run(folder: Path, *, fresh: bool = False) -> Iterator[Run]:
                 f"another stillroom is at work in {folder}: wait for it, or choose another --out"
             ) from None
         if fresh:
-            for name in ("data", "teacher", "student", "baseline", "artifacts", "bundle", "report"):
+            for name in ("data", "corpus", "teacher", "student", "baseline", "artifacts", "bundle", "report"):
                 shutil.rmtree(folder / name, ignore_errors=True)
             for name in ("steps", "work"):
                 shutil.rmtree(folder / STATE / name, ignore_errors=True)
