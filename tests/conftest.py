@@ -109,9 +109,10 @@ def build_model_folder(
     family: str = "bert",
     head_labels: tuple[str, ...] | None = None,
     layers: int = 4,
+    masked_lm: bool = False,
     **config_changes: Any,
 ) -> Path:
-    """A Hugging Face folder with random weights; a bare encoder when head_labels is None."""
+    """A Hugging Face folder with random weights: of head_labels, or masked_lm, or a bare encoder."""
     import torch
     import transformers
 
@@ -137,6 +138,8 @@ def build_model_folder(
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(family, **{**sizes, **config_changes})
     kind = transformers.AutoModel if head_labels is None else transformers.AutoModelForSequenceClassification
+    if masked_lm:
+        kind = transformers.AutoModelForMaskedLM
     model = kind.from_config(config)
     # Fresh weights are so small that every answer is nearly the same: a mistake would not show. Larger
     # ones than these no longer learn.
@@ -184,6 +187,22 @@ def write_reviews(path: Path, rows: int = 120, seed: int = 0, classes: int = 2) 
     return path
 
 
+SENTENCES = (
+    "the food was great and my room is dirty",
+    "what a lovely place this hotel is",
+    "i really think the crew was awful",
+    "we had a usual flight",
+)
+
+
+def write_text(path: Path, lines: int = 1200, seed: int = 0) -> Path:
+    """Plain text of four sentences over and over, ten lines a document: a tiny model can learn it."""
+    said = np.random.default_rng(seed).choice(SENTENCES, lines)
+    documents = ["\n".join(said[start : start + 10]) for start in range(0, lines, 10)]
+    path.write_text("\n\n".join(documents), encoding="utf-8")
+    return path
+
+
 def encode_reviews(
     folder: Path, rows: int, labels: tuple[str, ...], max_length: int = 32, seed: int = 0
 ) -> Tokens:
@@ -209,6 +228,11 @@ def review_csv() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def review_text() -> Callable[..., Path]:
+    return write_text
+
+
+@pytest.fixture(scope="session")
 def review_tokens() -> Callable[..., Tokens]:
     return encode_reviews
 
@@ -223,6 +247,12 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT with a head that answers good or bad (at random). Tests copy it before changing it."""
     return build_model_folder(tmp_path_factory.mktemp("tiny-teacher") / "model", head_labels=("good", "bad"))
+
+
+@pytest.fixture(scope="session")
+def tiny_masked_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT that fills masks, at random. Tests copy it before changing it."""
+    return build_model_folder(tmp_path_factory.mktemp("tiny-masked-lm") / "model", masked_lm=True)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from stillroom.errors import UsageError
 from stillroom.extras import resolve_source
-from stillroom.recipe import MAX_RECIPE_BYTES, Recipe, load_recipe, override, recipe_to_dict
+from stillroom.recipe import Recipe, load_recipe, override, recipe_to_dict
 from stillroom.splits import make_splits
 from stillroom.text import Columns, read_rows
+from stillroom.toml_tables import MAX_RECIPE_BYTES
 
 
 def write(folder: Path, content: str | bytes) -> Path:

@@ -18,6 +18,7 @@ from stillroom.errors import StillroomError, UsageError
 from stillroom.files import is_disk_full
 from stillroom.processes import is_first
 from stillroom.progress import say
+from stillroom.student import FILL_MASK
 
 if TYPE_CHECKING:
     from stillroom.recipe import Recipe
@@ -61,15 +62,21 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
         # Its learning rates suit its own small teacher; a larger one would diverge.
         changes["teacher.learning_rate"] = TeacherRecipe.learning_rate
         changes["student.learning_rate"] = StudentRecipe.learning_rate
+    return override(recipe, {**changes, **assignments(options, "student.epochs=2")})
+
+
+def assignments(options: argparse.Namespace, example: str) -> dict[str, Any]:
+    """What --set says: key -> value. Raises UsageError."""
+    changes: dict[str, Any] = {}
     for assignment in options.set or ():
         key, equals, value = assignment.partition("=")
         if not equals:
-            raise UsageError(f"--set {assignment}: expected KEY=VALUE, for example --set student.epochs=2")
+            raise UsageError(f"--set {assignment}: expected KEY=VALUE, for example --set {example}")
         try:
             changes[key.strip()] = json.loads(value)
         except json.JSONDecodeError:
             changes[key.strip()] = value
-    return override(recipe, changes)
+    return changes
 
 
 def run_folder(options: argparse.Namespace) -> Path:
@@ -82,6 +89,10 @@ def run_folder(options: argparse.Namespace) -> Path:
 
 
 def run_verb(options: argparse.Namespace) -> Answer:
+    if options.task == FILL_MASK:
+        raise UsageError(
+            "run is for labelled data: stillroom distill --task fill-mask --text FILES --out DIR"
+        )
     from stillroom.files import read_json
     from stillroom.pipeline import run_pipeline
     from stillroom.steps import open_run
@@ -105,16 +116,29 @@ def run_verb(options: argparse.Namespace) -> Answer:
     return table, {"results": results, "report": str(report), "bundle": str(bundle)}
 
 
-def distill_verb(options: argparse.Namespace) -> Answer:
-    from stillroom.kinds import in_words
-    from stillroom.pipeline import distill_pipeline
+def start_processes(options: argparse.Namespace) -> None:
+    """Run this command in several processes and leave, where it asks for them and is not one of them."""
     from stillroom.processes import process_count, run_processes
-    from stillroom.steps import open_run
 
     if options.num_processes != 1 and process_count() == 1:
         sys.exit(run_processes(options.num_processes, options.arguments))
     if process_count() > 1:
         say(f"{process_count()} processes train together")
+
+
+def distill_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.kinds import in_words
+    from stillroom.pipeline import distill_pipeline
+    from stillroom.steps import open_run
+
+    start_processes(options)
+    if options.task == FILL_MASK:
+        from stillroom.cli_fill_mask import fill_mask_verb
+
+        return fill_mask_verb(options)
+    for name in ("text", "max_length", "epochs", "baseline"):
+        if getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for --task fill-mask")
     recipe, out = recipe_of(options), run_folder(options)
     with open_run(out, fresh=options.fresh) as run:
         distill_pipeline(run, recipe, allow_download=options.allow_download)
@@ -125,6 +149,15 @@ def distill_verb(options: argparse.Namespace) -> Answer:
     ]
     student = out / "student"
     return "\n".join([*lines, f"student: {student}"]), {**facts, "student_folder": str(student)}
+
+
+def teach_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.cli_fill_mask import fill_mask_verb
+
+    if options.task != FILL_MASK:
+        raise UsageError(f"--task {options.task}: teach is for fill-mask; stillroom run trains classifiers")
+    start_processes(options)
+    return fill_mask_verb(options)
 
 
 def export_verb(options: argparse.Namespace) -> Answer:
@@ -233,6 +266,12 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
         "Do the first part of run: data, teacher, student.",
         "stillroom distill demo --data reviews.csv --teacher ./my-bert --out runs/mine",
         cli_options.distill_verb_options,
+    ),
+    "teach": (
+        teach_verb,
+        "Train a fill-mask head for an encoder that has none, on raw text.",
+        "stillroom teach --task fill-mask --teacher ./my-encoder --text *.txt --out runs/taught",
+        cli_options.teach_options,
     ),
     "export": (
         export_verb,

@@ -13,9 +13,31 @@ def run_options(verb: argparse.ArgumentParser) -> None:
 
 def distill_verb_options(verb: argparse.ArgumentParser) -> None:
     distill_options(verb)
-    verb.add_argument(
-        "--num-processes", type=int, default=1, metavar="N", help="train in N processes on this machine"
-    )
+    _text_options(verb)
+    verb.add_argument("--baseline", action="store_true", help="fill-mask: also a student without the teacher")
+
+
+def teach_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("recipe", nargs="?", help="a .toml file of fill-mask's keys (default: none, and --set)")
+    option("--task", default="fill-mask", help="fill-mask, the only one")
+    option("--teacher", required=True, help="model folder: the encoder to teach")
+    option("--out", type=Path, required=True, help="run folder; a second call goes on where one stopped")
+    option("--freeze-encoder", action="store_true", default=None, help="train the new head only")
+    option("--allow-download", action="store_true", help="let --teacher be a hub id and fetch it")
+    option("--seed", type=int, help="of the new head and the training")
+    option("--set", action="append", metavar="KEY=VALUE", help="any fill-mask key, as learning_rate=1e-4")
+    option("--fresh", action="store_true", help="forget what an earlier call left in --out")
+    _text_options(verb)
+
+
+def _text_options(verb: argparse.ArgumentParser) -> None:
+    """Options of fill-mask, and of training in several processes."""
+    option = verb.add_argument
+    option("--text", type=Path, nargs="+", help="fill-mask: UTF-8 text files; a blank line ends a document")
+    option("--max-length", type=int, help="fill-mask: tokens of a row (default: 128)")
+    option("--epochs", type=int, help="fill-mask: passes over the text (default: 3)")
+    option("--num-processes", type=int, default=1, metavar="N", help="train in N processes on this machine")
 
 
 def distill_options(verb: argparse.ArgumentParser) -> None:
@@ -24,7 +46,10 @@ def distill_options(verb: argparse.ArgumentParser) -> None:
     option(
         "--out", type=Path, help="run folder (default: runs/RECIPE); a second call goes on where one stopped"
     )
-    option("--task", help="text-classification, multi-label or regression (default: the recipe's)")
+    option(
+        "--task",
+        help="text-classification, multi-label, regression, or to distill fill-mask (default: the recipe's)",
+    )
     option("--data", help="CSV, TSV, JSONL or Parquet file, in place of an embedded recipe's own")
     option("--validation", help="own validation file, otherwise split off the data")
     option("--test", help="own test file, otherwise split off the data")

@@ -14,6 +14,7 @@ EXTRA_OF = {
     "transformers": "train",
     "safetensors": "train",
     "accelerate": "train",
+    "datasets": "train",
     "onnxruntime": "runtime",
     "tokenizers": "runtime",
     "onnx": "onnx",

@@ -136,6 +136,21 @@ def head_kind(folder: ModelFolder, outputs: int) -> str:
     return known.get(str(said), "regression" if outputs == 1 else "text-classification")
 
 
+def has_masked_lm_head(folder: ModelFolder) -> bool:
+    """Whether the weights can fill masks: BERT, RoBERTa and DistilBERT each name the head otherwise."""
+    heads = ("cls.predictions.transform.dense.weight", "lm_head.dense.weight", "vocab_transform.weight")
+    return any(name in folder.tensors for name in heads)
+
+
+def require_masked_lm_head(folder: ModelFolder) -> None:
+    """Raise UsageError, with the command that trains one, unless the folder has a masked-LM head."""
+    if not has_masked_lm_head(folder):
+        raise UsageError(
+            f"{folder.path} has no masked-LM head: stillroom teach --task fill-mask --teacher {folder.path} "
+            "--text FILES --out DIR trains one"
+        )
+
+
 def match_labels(head: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...] | None:
     """The wanted labels in the head's order, or None when the head answers another question.
 

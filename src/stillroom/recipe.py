@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
-import json
-import math
-import re
-import tomllib
-import types
-import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stillroom.errors import UsageError, did_you_mean, shown
 from stillroom.kinds import KINDS
-
-MAX_RECIPE_BYTES = 2**20  # a recipe has a few dozen lines
+from stillroom.toml_tables import Limit, Place, as_plain, build, check_limits, parse_toml, read_toml
 
 
 @dataclass(frozen=True)
@@ -126,14 +119,6 @@ class Recipe:
     measure: MeasureRecipe = field(default_factory=MeasureRecipe)
 
 
-@dataclass(frozen=True)
-class Limit:
-    """What a value must be beyond its type, as a test and in words."""
-
-    holds: Callable[[Any], bool]
-    words: str
-
-
 def _within(low: int, high: int) -> Limit:
     return Limit(lambda value: low <= value <= high, f"{low} to {high}")
 
@@ -204,11 +189,6 @@ LIMITS = {
     "measure.threads": _AT_LEAST_1,
 }
 
-TYPE_WORDS = {str: "a string", int: "a whole number", float: "a finite number", bool: "true or false"}
-
-Key = tuple[str, ...]  # ("data", "source")
-Place = Callable[[Key], str]  # where a key was written, as the beginning of a message
-
 
 def load_recipe(name_or_path: str) -> Recipe:
     """Read an embedded recipe by name ("demo"), or a .toml file, which is called after its file by default.
@@ -222,21 +202,14 @@ def load_recipe(name_or_path: str) -> Recipe:
         if entry.name.endswith(".toml")
     }
     if name_or_path in embedded:
-        return _parse(embedded[name_or_path].read_bytes(), f"{name_or_path}.toml")
+        return _recipe(*parse_toml(embedded[name_or_path].read_bytes(), f"{name_or_path}.toml"))
     path = Path(name_or_path)
     if path.suffix != ".toml" and not path.is_file():
         raise UsageError(
             f"no recipe {name_or_path!r}{did_you_mean(name_or_path, embedded)}: "
             f"there are {', '.join(sorted(embedded))}, or give the path of a .toml file"
         )
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_RECIPE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from None
-    if len(content) > MAX_RECIPE_BYTES:
-        raise UsageError(f"{path} is larger than {MAX_RECIPE_BYTES} bytes: that is no recipe")
-    recipe = _parse(content, str(path))
+    recipe = _recipe(*read_toml(path))
     return recipe if recipe.name else dataclasses.replace(recipe, name=path.stem)
 
 
@@ -259,61 +232,12 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as TOML and JSON know it: tables are dicts, tuples are lists."""
-    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    return values
-
-
-def _parse(content: bytes, place: str) -> Recipe:
-    try:
-        text = content.decode("utf-8-sig")
-        values = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{place}:{line}: not valid UTF-8, which TOML has to be") from None
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
-        reason = str(error)[: found.start()] if found else str(error)
-        line = int(found[1]) if found and found[1] else text.rstrip().count("\n") + 1
-        raise UsageError(f"{place}:{line}: not valid TOML: {reason}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
-        raise UsageError(f"{place}: not valid TOML: {error}") from None
-    lines = _key_lines(text)
-
-    def where(key: Key) -> str:
-        # A key inside an inline table has no line of its own: its table's is named.
-        known = (key[:length] for length in range(len(key), 0, -1))
-        return next((f"{place}:{lines[part]}: " for part in known if part in lines), f"{place}: ")
-
-    return _recipe(values, where)
-
-
-_NAME = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
-_NAMES = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
-_KEY_LINE = re.compile(rf"[ \t]*(?:\[+[ \t]*(?P<table>{_NAMES})[ \t]*\]|(?P<key>{_NAMES})[ \t]*=)")
-
-
-def _key_lines(text: str) -> dict[Key, int]:
-    """Line number of every table header and key, which tomllib does not tell."""
-    lines: dict[Key, int] = {}
-    table: Key = ()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if match := _KEY_LINE.match(line):
-            names = tuple(name.strip("\"'") for name in re.findall(_NAME, match["table"] or match["key"]))
-            table = names if match["table"] else table
-            lines.setdefault(names if match["table"] else table + names, number)
-    return lines
+    return as_plain(recipe)
 
 
 def _recipe(values: dict[str, Any], place: Place) -> Recipe:
-    recipe: Recipe = _build(Recipe, values, place, ())
-    plain = recipe_to_dict(recipe)  # limits hold for values as they are written: a tuple is a list there
-    for dotted, limit in LIMITS.items():
-        key = tuple(dotted.split("."))
-        value: Any = plain
-        for name in key:
-            value = value[name]
-        if not limit.holds(value):
-            raise UsageError(f"{place(key)}{dotted} is {shown(value)}, expected {limit.words}")
+    recipe: Recipe = build(Recipe, values, place, hint=_hint)
+    check_limits(recipe_to_dict(recipe), LIMITS, place)
     student, export = recipe.student, recipe.export
     losses = ("soft", "hard", "cosine", "hidden", "relation")
     if not any(getattr(student, f"{name}_weight") for name in losses):
@@ -327,56 +251,6 @@ def _recipe(values: dict[str, Any], place: Place) -> Recipe:
             f"export.artifacts: {', '.join(export.artifacts)}"
         )
     return recipe
-
-
-def _build(kind: Any, values: dict[str, Any], place: Place, table: Key) -> Any:
-    """A dataclass from a TOML table: unknown keys are refused, every value must have its field's type."""
-    wanted = typing.get_type_hints(kind)
-    fitting = {}
-    for name, value in values.items():
-        key = (*table, name)
-        dotted = ".".join(key)
-        if name not in wanted:
-            raise UsageError(f"{place(key)}unknown key {dotted!r}{_hint(name, wanted)}")
-        if dataclasses.is_dataclass(wanted[name]):
-            if not isinstance(value, dict):
-                raise UsageError(f"{place(key)}{dotted} is {shown(value)}, expected a table [{dotted}]")
-            fitting[name] = _build(wanted[name], value, place, key)
-            continue
-        try:
-            fitting[name] = _convert(value, wanted[name])
-        except (TypeError, OverflowError):
-            raise UsageError(
-                f"{place(key)}{dotted} is {shown(value)}, expected {_words(wanted[name])}"
-            ) from None
-    return kind(**fitting)
-
-
-def _convert(value: Any, wanted: Any) -> Any:
-    """value as the wanted type. Raises TypeError when it is none (true and false are no numbers)."""
-    if isinstance(wanted, types.UnionType):
-        for option in typing.get_args(wanted):
-            try:
-                return _convert(value, option)
-            except TypeError:
-                continue
-    elif typing.get_origin(wanted) is tuple:
-        if isinstance(value, list | tuple):
-            return tuple(_convert(item, typing.get_args(wanted)[0]) for item in value)
-    elif wanted is float:
-        if type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    elif type(value) is wanted:
-        return value
-    raise TypeError
-
-
-def _words(wanted: Any) -> str:
-    if isinstance(wanted, types.UnionType):
-        return " or ".join(_words(option) for option in typing.get_args(wanted))
-    if typing.get_origin(wanted) is tuple:
-        return f"a list with {_words(typing.get_args(wanted)[0])} each"
-    return TYPE_WORDS[wanted]
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

@@ -40,6 +40,10 @@ class Run:
         return dict(read_json(self.record(name))["facts"])
 
 
+# Folders that steps write
+OUTPUTS = ("data", "corpus", "transfer", "teacher", "student", "baseline", "artifacts", "bundle", "report")
+
+
 @contextmanager
 def open_run(folder: Path, *, fresh: bool = False) -> Iterator[Run]:
     """Lock a run folder, making it if needed; fresh empties it first.
@@ -62,16 +66,8 @@ def open_run(folder: Path, *, fresh: bool = False) -> Iterator[Run]:
                 f"another stillroom is at work in {folder}: wait for it, or choose another --out"
             ) from None
         if fresh:
-            for name in (
-                "data",
-                "transfer",
-                "teacher",
-                "student",
-                "baseline",
-                "artifacts",
-                "bundle",
-                "report",
-            ):
+            more_teachers = (path.name for path in folder.glob("teacher-[0-9]*"))
+            for name in (*OUTPUTS, *more_teachers):
                 shutil.rmtree(folder / name, ignore_errors=True)
             for name in ("steps", "work"):
                 shutil.rmtree(folder / STATE / name, ignore_errors=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCHEMA_VERSION = 1
+FILL_MASK = "fill-mask"  # the kind of task of a masked-LM model
 DEFAULT_MAX_LENGTH = 128  # tokens, for a model folder that came without stillroom.json
 
 
@@ -51,7 +52,13 @@ def load_student(folder: Path) -> Student:
                 f"{folder / 'stillroom.json'} has another schema version than {SCHEMA_VERSION}: "
                 "make the folder again with this stillroom"
             )
-        return Student(folder, task_from_dict(facts.get("task")), dict(facts.get("lineage") or {}))
+        task = facts.get("task")
+        if isinstance(task, dict) and task.get("kind") == FILL_MASK:
+            raise UsageError(
+                f"{folder} fills masks and has no classification head: stillroom run RECIPE --teacher "
+                f"{folder} trains one on your labels"
+            )
+        return Student(folder, task_from_dict(task), dict(facts.get("lineage") or {}))
     labels = head_labels(checked)
     if labels is None:
         raise UsageError(f"{folder} has no trained classification head: run stillroom distill first")
@@ -97,6 +104,16 @@ def load_model(folder: Path, **config_changes: Any) -> Any:
     Raises UsageError when the weights do not fit the config. With config_changes, which ask for another head,
     head and pooler may be new; without them nothing may.
     """
+    may_be_new = ("classifier.", "pre_classifier.", "{base}.pooler.") if config_changes else ()
+    return load_pretrained("AutoModelForSequenceClassification", folder, may_be_new, **config_changes)
+
+
+def load_pretrained(kind: str, folder: Path, may_be_new: tuple[str, ...] = (), **config_changes: Any) -> Any:
+    """Load a model of a transformers Auto class in fp32 and eval mode, from safetensors, never from a hub.
+
+    may_be_new: beginnings of the names of tensors the folder may lack, {base} standing for the encoder's.
+    Raises UsageError when the weights do not fit the config.
+    """
     require("torch", "transformers")
     import torch
     import transformers
@@ -104,7 +121,7 @@ def load_model(folder: Path, **config_changes: Any) -> Any:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        model, report = getattr(transformers, kind).from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
@@ -116,10 +133,10 @@ def load_model(folder: Path, **config_changes: Any) -> Any:
     except Exception as error:  # a hostile config.json can fail in any way
         raise UsageError(f"{folder} could not be loaded: {first_line(error)}") from None
     family = family_of(model.config.model_type)
-    may_be_new = ("classifier.", "pre_classifier.", f"{family.base}.pooler.") if config_changes else ()
+    new = tuple(name.format(base=family.base) for name in may_be_new)
     absent = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
     surplus = [name for name in report["unexpected_keys"] if f"{family.layers}." in name]
-    for name in sorted([name for name in absent if not name.startswith(may_be_new)] + surplus):
+    for name in sorted([name for name in absent if not name.startswith(new)] + surplus):
         raise UsageError(f"{folder}: config.json and the weights do not agree about {name}")
     return model.eval()
 
