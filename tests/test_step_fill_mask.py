@@ -68,7 +68,7 @@ def test_teach_then_distill_in_the_same_folder(
     model = AutoModelForMaskedLM.from_pretrained(taught / "teacher")
     assert type(model).__name__ == "BertForMaskedLM"
     capsys.readouterr()
-    arguments = words("distill", taught / "teacher", text, taught, "--baseline", "--json",
+    arguments = words("distill", taught / "teacher", text, taught, "--json",
                       sets=("form=distilbert",))  # fmt: skip
     assert main(arguments) == 0
     captured = capsys.readouterr()

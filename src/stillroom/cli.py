@@ -136,7 +136,7 @@ def distill_verb(options: argparse.Namespace) -> Answer:
         from stillroom.cli_fill_mask import fill_mask_verb
 
         return fill_mask_verb(options)
-    for name in ("text", "max_length", "epochs", "baseline"):
+    for name in ("text", "max_length", "epochs", "no_baselines"):
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} is for --task fill-mask")
     recipe, out = recipe_of(options), run_folder(options)

@@ -24,7 +24,7 @@ def fill_mask_verb(options: argparse.Namespace) -> Answer:
             scores = teach_steps(run, recipe, source, options.text or ())
         else:
             texts = options.text or ()
-            scores = distill_fill_mask_steps(run, recipe, source, texts, baseline=options.baseline)
+            scores = distill_fill_mask_steps(run, recipe, source, texts, baseline=not options.no_baselines)
     made = "teacher" if teaches else "student"
     folder = options.out / made
     document = {"scores": scores, f"{made}_folder": str(folder)}

@@ -14,7 +14,9 @@ def run_options(verb: argparse.ArgumentParser) -> None:
 def distill_verb_options(verb: argparse.ArgumentParser) -> None:
     distill_options(verb)
     _text_options(verb)
-    verb.add_argument("--baseline", action="store_true", help="fill-mask: also a student without the teacher")
+    verb.add_argument(
+        "--no-baselines", action="store_true", help="fill-mask: leave out the student without a teacher"
+    )
 
 
 def teach_options(verb: argparse.ArgumentParser) -> None:

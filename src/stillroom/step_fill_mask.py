@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def distill_fill_mask_steps(
-    run: Run, recipe: FillMaskRecipe, source: Path, texts: Sequence[Path], *, baseline: bool = False
+    run: Run, recipe: FillMaskRecipe, source: Path, texts: Sequence[Path], *, baseline: bool = True
 ) -> dict[str, Any]:
-    """corpus/, student/ and, if asked for, baseline/; returns the scores of teacher and these by name.
+    """corpus/, student/ and baseline/, unless that is not asked for; returns the scores of teacher and these by name.
 
     Raises UsageError for a teacher that cannot fill masks and for bad text.
     """
