@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 def distill_fill_mask_steps(
     run: Run, recipe: FillMaskRecipe, source: Path, texts: Sequence[Path], *, baseline: bool = True
 ) -> dict[str, Any]:
-    """corpus/, student/ and baseline/, unless that is not asked for; returns the scores of teacher and these by name.
+    """corpus/, student/ and baseline/; returns the scores of the teacher and of these by name.
 
+    baseline: False leaves the student without a teacher out.
     Raises UsageError for a teacher that cannot fill masks and for bad text.
     """
     require_masked_lm_head(check_model_folder(source))
