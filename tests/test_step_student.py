@@ -77,3 +77,18 @@ def test_two_teachers_and_a_start_of_another_family(
     config = json.loads((tmp_path / "other" / "student" / "config.json").read_text("utf-8"))
     assert config["model_type"] == "xlm-roberta"
     assert main(["verify", str(tmp_path / "other")]) == 0
+
+
+def test_altered_copies_need_one_teachers_tokens(
+    data: Path, tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in (("student.vocabulary", "40"), ("student.source", str(tiny_bert))):
+        changes = (f"{key}={value}", "student.augment_copies=1")
+        assert main(command("distill", data, tiny_bert, tmp_path / "mine", *changes)) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("stillroom: student.augment_copies 1: ") and key in said
+    changes = ("student.vocabulary=trim", "student.augment_copies=1")
+    assert main(command("distill", data, tiny_bert, tmp_path / "mine", *changes)) == 0
+    made = lineage(tmp_path / "mine" / "student")
+    assert made["vocabulary"]["after"] < made["vocabulary"]["before"]
+    assert made["rows_without_labels"]["augmentation"]["copies"] == 1
