@@ -96,8 +96,8 @@ def main(texts: Path, work: Path, out: Path, every: int, epochs: int) -> None:
     print("\n".join(lines))
     print(
         f"\nHeld-out loss without the teacher's answers less that with them: {np.mean(gains):.3f} nats "
-        f"({min(gains):.3f} to {max(gains):.3f}), over {corpus.facts['held_out_rows']} rows of {LENGTH} tokens, "
-        f"after {seeds[0]['distilled']['training']['steps']} steps of {SETTINGS.batch_size} rows.\n"
+        f"({min(gains):.3f} to {max(gains):.3f}), over {corpus.facts['held_out_rows']} rows of {LENGTH} "
+        f"tokens, after {seeds[0]['distilled']['training']['steps']} steps of {SETTINGS.batch_size} rows.\n"
         f"{machine['date'][:10]}, {machine['cpu']}, {machine['cores']} cores, torch "
         f"{machine['versions']['torch']}, transformers {machine['versions']['transformers']}"
     )
