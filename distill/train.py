@@ -133,7 +133,7 @@ def train(
     saved, saved_at = bool(step), time.monotonic()
     model.train()
     prepared = accelerator.prepare_model(model)  # bf16 and, with several processes, averaged gradients
-    with progress_bar(steps, description, "step") as bar, Termination() as termination:
+    with Termination() as termination, progress_bar(steps, description, "step") as bar:
         bar.update(step)
         for epoch in range(step // steps_per_epoch, settings.epochs):
             batches = epoch_batches(lengths, settings.batch_size, settings.seed, epoch)
