@@ -173,6 +173,15 @@ def test_the_second_time_nobody_is_asked(teacher: Any, corpus: Corpus, tmp_path:
     cached(Untouchable(), corpus, tmp_path / "fp16", replace(FP16, temperature=1.0))
 
 
+def test_answers_are_read_from_the_files_themselves(teacher: Any, corpus: Corpus, tmp_path: Path) -> None:
+    answers = cached(teacher, corpus, tmp_path)
+    batch = masked_batch(corpus, ROWS, 5, 1, TWICE, CPU)
+    before = answers(batch)[1]
+    np.load(tmp_path / "variant-1" / "hidden.npy", mmap_mode="r+")[ROWS] = 0.5  # a copy would not notice
+    after = answers(batch)[1]
+    assert before is not None and after is not None and (after == 0.5).all() and not (before == 0.5).any()
+
+
 @pytest.mark.parametrize(
     "more",
     [
