@@ -68,7 +68,8 @@ def distill_fill_mask(
         k = teacher_cache_k if teacher_cache == "top-k" else 0
         what = Kept(teacher_cache, k, weights.temperature, hidden=weights.cosine > 0)
         folder = Path(work) / "teacher-answers"
-        answers = cached_teacher(teacher, teacher_sha256, corpus, settings.seed, masking, what, folder)
+        used = replace(masking, variants=min(masking.variants, settings.epochs))  # the others never come
+        answers = cached_teacher(teacher, teacher_sha256, corpus, settings.seed, used, what, folder)
         key, cache = f"{key} {what}", asdict(what)
     del teacher  # a cache does not need it any more
     loss_of = fill_mask_loss(corpus, settings.seed, masking, weights, answers)

@@ -13,6 +13,7 @@ token, more than the top k of the hidden tokens take.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -122,47 +123,54 @@ def _make_missing(
                 there.add(path.name)
         if path.name not in there:
             shutil.rmtree(path, ignore_errors=True)
-    missing = [variant for variant in range(masking.variants) if f"variant-{variant}" not in there]
+    missing = [key for name, key in keys.items() if name not in there]
     if not missing:
         return
-    vocabulary = int(teacher.config.vocab_size)
+    vocabulary, width = int(teacher.config.vocab_size), int(teacher.config.hidden_size)
     if kept.kind == "top-k" and kept.k > vocabulary:
         raise UsageError(f"teacher_cache_k {kept.k}: the teacher's vocabulary has {vocabulary} tokens")
-    starts = {variant: _starts(corpus, seed, masking, variant) for variant in missing}
+    starts = {key["variant"]: _starts(corpus, seed, masking, key["variant"]) for key in missing}
     shapes = {
-        variant: _shapes(teacher, corpus, kept, int(starts[variant][-1]), vocabulary) for variant in missing
+        variant: _shapes(corpus, kept, int(of_row[-1]), vocabulary, width)
+        for variant, of_row in starts.items()
     }
-    sizes = [
-        np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
-        for of_variant in shapes.values()
-        for shape, dtype in of_variant.values()
-    ]
-    needed = sum(sizes) + 8 * (len(corpus.train) + 1) * len(missing)
+    needed = sum(of_row.nbytes for of_row in starts.values()) + sum(
+        np.dtype(dtype).itemsize * math.prod(shape)
+        for files in shapes.values()
+        for shape, dtype in files.values()
+    )
     say(f"  teacher's answers: {needed / 1e6:.0f} MB for {len(missing)} mask variants ({kept.kind})")
     require_space(folder, needed, REMEDY)
-    folder.mkdir(parents=True, exist_ok=True)
-    total = len(missing) * len(corpus.train)
-    with progress_bar(total, "teacher's answers", "row") as bar, on_gpu(teacher) as device:
+    with (
+        progress_bar(len(missing) * len(corpus.train), "teacher's answers", "row") as bar,
+        on_gpu(teacher) as device,
+    ):
         asking = AtPositions(teacher)
-        for variant in missing:
-            name = f"variant-{variant}"
-            with staged_folder(folder / name) as partial:
+        for key in missing:
+            variant = key["variant"]
+            of_row = starts[variant]
+            with staged_folder(folder / f"variant-{variant}") as partial:
                 maps = {
-                    part: new_map(partial / f"{part}.npy", shape, dtype)
-                    for part, (shape, dtype) in shapes[variant].items()
+                    name: new_map(partial / f"{name}.npy", shape, dtype)
+                    for name, (shape, dtype) in shapes[variant].items()
                 }
-                of_row = starts[variant]
-                for first in range(0, len(corpus.train), EVALUATION_BATCH):
-                    rows = np.arange(first, min(first + EVALUATION_BATCH, len(corpus.train)))
+                for rows in _in_order(len(corpus.train)):
                     batch = masked_batch(corpus, rows, seed, variant, masking, device)
                     lines = slice(int(of_row[rows[0]]), int(of_row[rows[-1] + 1]))
-                    for part, values in _parts(*ask(asking, batch), kept).items():
-                        maps[part][slice(first, first + len(rows)) if part == "hidden" else lines] = values
+                    for name, values in _parts(*ask(asking, batch), kept).items():
+                        maps[name][rows if name == "hidden" else lines] = values
                     bar.update(len(rows))
                 for mapped in maps.values():
                     mapped.flush()
                 np.save(partial / "starts.npy", of_row)
-                write_json(partial / "key.json", keys[name])
+                write_json(partial / "key.json", key)
+
+
+def _in_order(count: int) -> list[np.ndarray]:
+    """Numbers of rows, in batches."""
+    return [
+        np.arange(first, min(first + EVALUATION_BATCH, count)) for first in range(0, count, EVALUATION_BATCH)
+    ]
 
 
 def _parts(logits: Tensor, hidden: Tensor, kept: Kept) -> dict[str, np.ndarray]:
@@ -182,7 +190,7 @@ def _parts(logits: Tensor, hidden: Tensor, kept: Kept) -> dict[str, np.ndarray]:
 
 
 def _shapes(
-    teacher: Any, corpus: Corpus, kept: Kept, positions: int, vocabulary: int
+    corpus: Corpus, kept: Kept, positions: int, vocabulary: int, width: int
 ) -> dict[str, tuple[tuple[int, ...], type]]:
     """Shape and dtype of each file."""
     shapes: dict[str, tuple[tuple[int, ...], type]] = {}
@@ -193,7 +201,6 @@ def _shapes(
         shapes["ids"] = ((positions, kept.k), np.int32)
         shapes["rest"] = ((positions,), np.float32)
     if kept.hidden:
-        width = int(teacher.config.hidden_size)
         shapes["hidden"] = ((len(corpus.train), corpus.max_length, width), np.float16)
     return shapes
 
@@ -203,11 +210,12 @@ def _starts(corpus: Corpus, seed: int, masking: Masking, variant: int) -> np.nda
     rows, cpu = len(corpus.train), torch.device("cpu")
     counts = np.full(rows, corpus.max_length, dtype=np.int64)
     if masking.soft_positions != "all":
-        for first in range(0, rows, EVALUATION_BATCH):
-            some = np.arange(first, min(first + EVALUATION_BATCH, rows))
-            batch = masked_batch(corpus, some, seed, variant, masking, cpu)
-            of_row = batch.positions.numpy() // corpus.max_length
-            counts[some] = np.bincount(of_row, minlength=len(some))
+        with progress_bar(rows, "counting hidden tokens", "row") as bar:
+            for some in _in_order(rows):
+                batch = masked_batch(corpus, some, seed, variant, masking, cpu)
+                of_row = batch.positions.numpy() // corpus.max_length
+                counts[some] = np.bincount(of_row, minlength=len(some))
+                bar.update(len(some))
     return np.concatenate([[0], np.cumsum(counts)])
 
 

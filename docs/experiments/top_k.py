@@ -44,7 +44,8 @@ def main() -> None:
     students = {f"the teacher's layers {list(kept)}, untrained": student_from_teacher(teacher, kept)}
     if options.student:
         students["the trained student"] = load_masked_lm(open_masked_source(options.student))
-    sums = {name: {k: np.zeros(4) for k in KS} for name in students}
+    ks = [k for k in KS if k <= teacher.config.vocab_size]
+    sums = {name: {k: np.zeros(4) for k in ks} for name in students}
     with tempfile.TemporaryDirectory() as scratch:
         length = min(options.max_length, source.longest)
         corpus = build_corpus(options.text, source.tokenizer_json, length, Path(scratch) / "corpus")
@@ -65,14 +66,14 @@ def main() -> None:
             for name, student in students.items():
                 with torch.no_grad():
                     logits, _ = AtPositions(student.eval())(inputs, positions)
-                for k in KS:
+                for k in ks:
                     sums[name][k] += compared(logits, wanted, k, options.temperature) * len(positions)
     for name, of_k in sums.items():
-        full = of_k[KS[0]][0] / tokens
+        full = of_k[ks[0]][0] / tokens
         print(f"\n{name}: soft loss {full:.3f} (T = {options.temperature:g}, {tokens} hidden tokens)\n")
         print("| k | bytes | mass held, % | soft loss | lost, % of it | cosine of gradients |")
         print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-        for k in KS:
+        for k in ks:
             _, part, mass, cosine = of_k[k] / tokens
             lost = 100 * (1 - part / full)
             print(f"| {k} | {6 * k + 4} | {100 * mass:.1f} | {part:.3f} | {lost:.1f} | {cosine:.4f} |")
