@@ -5,9 +5,10 @@ Worth it where there are more epochs than variants: the teacher then runs once a
 "fp16" keeps the logits of the whole vocabulary: 61 kB a position for BERT's 30,522 tokens. "top-k" keeps the
 k likeliest tokens of each position and, in one number, the mass of all others, at the temperature of the
 training: 6 k + 4 bytes. Its loss compares these k + 1 masses and is at most that of the whole answers: what
-it loses is how the teacher spreads the mass of the others (measured by docs/experiments/top_k.py, figures in
-docs/log.md). Last hidden states are kept only for a loss that reads them: 2 bytes for each number of every
-token, more than the top k of the hidden tokens take.
+it loses is how the teacher spreads the mass of the others. With k = 64 and a weakly trained MiniLM that was
+17 % of an untrained student's soft loss at temperature 1 and 72 % at 2, where a vocabulary is nearly flat
+(docs/experiments/top_k.py, docs/log.md): take top-k at temperature 1, fp16 above. Last hidden states are kept
+only for a loss that reads them: 2 bytes for each number of every token.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ class FillMaskRecipe:
     the teacher is imitated, "masked" or "all". mask_variants: after so many epochs the masks repeat, 0 for
     never. teacher_cache: "off", the teacher answers in every step; or it answers once for each mask variant,
     into files that hold the whole answers, "fp16", or the teacher_cache_k likeliest tokens of each, "top-k".
+    Of those the temperature decides what they lose: docs/log.md.
     layers: "half" of the teacher's, how many, or which. form: "same" architecture as the teacher, or
     "distilbert". freeze_encoder: for teach. scored_rows, pseudo_rows: held-out rows scored at most, and those
     with pseudo-perplexity.
