@@ -1,27 +1,28 @@
 """Distil a masked-LM teacher on raw text, as DistilBERT was made (https://arxiv.org/abs/1910.01108).
 
-The teacher answers in every step, on the very batch the student sees: the masks change from epoch to epoch.
+The masks change from epoch to epoch, so the teacher answers in every step, on the batch the student sees.
+Where they repeat, it can answer once for each variant of them (mlm_cache.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stillroom.distill.corpus import Corpus
 from stillroom.distill.distilbert import check_expressible, distilbert_from_bert
 from stillroom.distill.distill import model_sha256
 from stillroom.distill.layers import choose_layers, layer_list, student_from_teacher
-from stillroom.distill.losses import hard_label_loss, hidden_cosine_loss, soft_target_loss
+from stillroom.distill.losses import hard_label_loss, hidden_cosine_loss
+from stillroom.distill.masked_batch import BERTS, Masking, TeacherAnswers, live_teacher, masked_batch
 from stillroom.distill.masked_lm import AtPositions, MaskedSource, freeze_what_answers_nothing, load_masked_lm
-from stillroom.distill.masking import IGNORED, mask_tokens
-from stillroom.distill.train import Loss, Terms, TrainSettings, mixed_precision, train
+from stillroom.distill.mlm_cache import Kept, cached_teacher
+from stillroom.distill.train import Loss, Terms, TrainSettings, train
 from stillroom.errors import UsageError
 
 FORMS = ("same", "distilbert")  # of the student: the teacher's architecture, or a DistilBERT
@@ -37,38 +38,6 @@ class FillMaskWeights:
     temperature: float = 2.0
 
 
-@dataclass(frozen=True)
-class Masking:
-    """share: of the ordinary tokens. whole_words: hide words, not pieces of them.
-
-    soft_positions: where the teacher is imitated: "masked", the hidden tokens, or "all". All takes the memory
-    and time of the vocabulary's logits at every token, about seven times as much.
-    """
-
-    share: float = 0.15
-    whole_words: bool = False
-    soft_positions: str = "masked"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some rows with their masks. inputs: int64 [rows, length]. positions: int64 [n], into the rows in line:
-
-    where answers are wanted. asked: int64 [m], which of the positions are hidden tokens; labels: int64 [m].
-    """
-
-    rows: np.ndarray
-    inputs: Tensor
-    positions: Tensor
-    asked: Tensor
-    labels: Tensor
-
-
-# A batch -> the soft-target loss of student logits [positions, vocabulary], and the teacher's last hidden
-# states [rows, length, hidden].
-TeacherAnswers = Callable[[Batch], tuple[Callable[[Tensor], Tensor], Tensor]]
-
-
 def distill_fill_mask(
     teacher: Any,
     corpus: Corpus,
@@ -77,21 +46,35 @@ def distill_fill_mask(
     layers: str | int | tuple[int, ...] = "half",
     weights: FillMaskWeights = FillMaskWeights(),
     layer_choice: str = "every-other",
-    masking: Masking = Masking(),
+    masking: Masking = BERTS,
     form: str = "same",
+    teacher_cache: str = "off",
+    teacher_cache_k: int = 64,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a student of a ...ForMaskedLM teacher on the corpus' training rows; return it and its facts.
 
     layers, layer_choice: see choose_layers. form: "same", or "distilbert" for a BERT teacher. work: folder
-    for checkpoints; a second call with the same arguments goes on from there. Raises UsageError for layers
-    the teacher does not have, rows it cannot read, and a form that does not fit.
+    for checkpoints; a second call with the same arguments goes on from there. teacher_cache: "off", the
+    teacher answers in every step, or "fp16" or "top-k", it answers once for each mask variant, into work (see
+    mlm_cache). Raises UsageError for layers the teacher does not have, rows it cannot read, a form that does
+    not fit, and as cached_teacher does.
     """
     kept, student = _student(teacher, corpus, layers, layer_choice, form)
-    answers = live_teacher(teacher, weights.temperature)
-    key = f"{model_sha256(teacher)} layers {kept}"
+    teacher_sha256 = model_sha256(teacher)
+    key, cache = f"{teacher_sha256} layers {kept}", {"kind": "off"}
+    if teacher_cache == "off":
+        answers = live_teacher(teacher, weights.temperature)
+    else:
+        k = teacher_cache_k if teacher_cache == "top-k" else 0
+        what = Kept(teacher_cache, k, weights.temperature, hidden=weights.cosine > 0)
+        folder = Path(work) / "teacher-answers"
+        used = replace(masking, variants=min(masking.variants, settings.epochs))  # the others never come
+        answers = cached_teacher(teacher, teacher_sha256, corpus, settings.seed, used, what, folder)
+        key, cache = f"{key} {what}", asdict(what)
+    del teacher  # a cache does not need it any more
     loss_of = fill_mask_loss(corpus, settings.seed, masking, weights, answers)
     facts = _train(student, corpus, loss_of, settings, Path(work), key, weights, masking, "student")
-    return _in_form(student, form), {"layers_kept": list(kept), "form": form, **facts}
+    return _in_form(student, form), {"layers_kept": list(kept), "form": form, "teacher_cache": cache, **facts}
 
 
 def plain_fill_mask(
@@ -101,7 +84,7 @@ def plain_fill_mask(
     work: str | Path,
     layers: str | int | tuple[int, ...] = "half",
     layer_choice: str = "every-other",
-    masking: Masking = Masking(),
+    masking: Masking = BERTS,
     form: str = "same",
 ) -> tuple[Any, dict[str, Any]]:
     """The baseline: the same layers of the same model, rows, masks and steps, without the model's answers."""
@@ -119,7 +102,7 @@ def teach_mlm_head(
     corpus: Corpus,
     settings: TrainSettings,
     work: str | Path,
-    masking: Masking = Masking(),
+    masking: Masking = BERTS,
     *,
     freeze_encoder: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
@@ -160,48 +143,13 @@ def fill_mask_loss(
         terms: Terms = {"hard": (weights.hard * hard, len(batch.labels))}
         if answers is not None:
             soft_loss, teacher_hidden = answers(batch)
-            cosine = hidden_cosine_loss(hidden, teacher_hidden, torch.ones_like(batch.inputs))
             terms["soft"] = (weights.soft * soft_loss(logits), len(batch.positions))
-            terms["cosine"] = (weights.cosine * cosine, batch.inputs.numel())
+            if teacher_hidden is not None:
+                cosine = hidden_cosine_loss(hidden, teacher_hidden, torch.ones_like(batch.inputs))
+                terms["cosine"] = (weights.cosine * cosine, batch.inputs.numel())
         return terms
 
     return loss_of
-
-
-def masked_batch(
-    corpus: Corpus, rows: np.ndarray, seed: int, epoch: int, masking: Masking, device: torch.device
-) -> Batch:
-    """Training rows with the masks of an epoch. If no row has an ordinary token, the first is asked for."""
-    ids, starts = corpus.train.read(rows)
-    special = corpus.special
-    inputs, labels = mask_tokens(
-        ids, seed, epoch, rows, special.ids, special.vocabulary_size, special.mask_id, masking.share,
-        starts if masking.whole_words else None,
-    )  # fmt: skip
-    if (labels == IGNORED).all():
-        labels[0, 0] = ids[0, 0]
-    flat = labels.reshape(-1)
-    hidden = np.flatnonzero(flat != IGNORED)
-    everywhere = masking.soft_positions == "all"
-    positions = np.arange(flat.size) if everywhere else hidden
-    asked = hidden if everywhere else np.arange(len(hidden))
-    there = [torch.from_numpy(array).to(device) for array in (inputs, positions, asked, flat[hidden])]
-    return Batch(rows, *there)
-
-
-def live_teacher(teacher: Any, temperature: float) -> TeacherAnswers:
-    """The teacher's answers, computed when they are asked for; bf16 where the student trains in it."""
-    asking = AtPositions(teacher.eval())
-
-    def answers(batch: Batch) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        device = batch.inputs.device
-        asking.to(device)
-        bf16 = torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision() == "bf16")
-        with torch.no_grad(), bf16:
-            wanted, hidden = asking(batch.inputs, batch.positions)
-        return lambda logits: soft_target_loss(logits, wanted, temperature), hidden
-
-    return answers
 
 
 def check_length(model: Any, corpus: Corpus) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LEAST_LOG_MASS = -100.0  # stands for the logarithm of no mass at all, which is no finite number
+
 
 def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """KL(teacher || student) of the softened answers, times T squared; a scalar.
@@ -20,6 +22,39 @@ def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
     """
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def top_k_of(logits: Tensor, k: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The k likeliest labels of softened answers: log-probabilities [batch, k] and labels [batch, k], and the
+
+    log of the mass of all other labels [batch], LEAST_LOG_MASS at least. logits: [batch, labels].
+    """
+    scaled = logits.float() / temperature
+    total = torch.logsumexp(scaled, dim=-1)
+    top, labels = scaled.topk(k, dim=-1)
+    rest = torch.logsumexp(scaled.scatter(-1, labels, -torch.inf), dim=-1)
+    return top - total[:, None], labels, (rest - total).clamp(min=LEAST_LOG_MASS)
+
+
+def top_k_soft_loss(
+    student_logits: Tensor, top: Tensor, labels: Tensor, rest: Tensor, temperature: float
+) -> Tensor:
+    """KL(teacher || student) over k labels of each row and one more, "any other", times T squared; a scalar.
+
+    student_logits: [batch, labels]. top, labels, rest: what top_k_of kept of the teacher at this temperature.
+    Merging outcomes cannot raise a divergence: this is at most soft_target_loss, and equal to it for k labels
+    of k.
+    """
+    scaled = student_logits.float() / temperature
+    student = scaled.gather(-1, labels)
+    teacher = top.float()
+    if labels.shape[-1] < scaled.shape[-1]:
+        # From the other logits themselves: 1 - the sum of the k would lose all digits of a small rest.
+        others = torch.logsumexp(scaled.scatter(-1, labels, -torch.inf), dim=-1, keepdim=True)
+        student = torch.cat([student, others], dim=-1)
+        teacher = torch.cat([teacher, rest.float()[:, None]], dim=-1)
+    student, teacher = F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 

@@ -72,12 +72,12 @@ def teacher_outputs(
     total_tokens = int(tokens.offsets[-1])
     require_space(folder, 2 * total_tokens * hidden_size * len(states) + 4 * len(tokens) * labels)
     with staged_folder(folder) as partial:
-        maps = {name: _new_map(partial / f"{name}.npy", (total_tokens, hidden_size)) for name in states}
+        maps = {name: new_map(partial / f"{name}.npy", (total_tokens, hidden_size)) for name in states}
         logits = np.zeros((len(tokens), labels), dtype=np.float32)
         with (
             progress_bar(len(tokens), "teacher's answers", "row") as bar,
             torch.inference_mode(),
-            _on_gpu(teacher) as device,
+            on_gpu(teacher) as device,
             caught_states(teacher, states) as call,
         ):
             for rows in sorted_batches(tokens.lengths, EVALUATION_BATCH):
@@ -106,7 +106,7 @@ def averaged(logits: Sequence[np.ndarray]) -> TeacherOutputs:
 
 
 @contextlib.contextmanager
-def _on_gpu(model: Any) -> Iterator[torch.device]:
+def on_gpu(model: Any) -> Iterator[torch.device]:
     """The model in eval mode, on a GPU where there is one; afterwards back where it was."""
     home = next(model.parameters()).device
     device = torch.device("cuda") if torch.cuda.is_available() else home
@@ -118,8 +118,9 @@ def _on_gpu(model: Any) -> Iterator[torch.device]:
         model.to(home)
 
 
-def _new_map(path: Path, shape: tuple[int, int]) -> Any:
-    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+def new_map(path: Path, shape: tuple[int, ...], dtype: type = np.float16) -> Any:
+    """A new .npy file to write into, whose room on the disk is taken already. Raises OSError without room."""
+    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     _reserve(path)
     return mapped
 

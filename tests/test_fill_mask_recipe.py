@@ -12,6 +12,7 @@ from stillroom.fill_mask_recipe import (
     LIMITS,
     NOT_OF_THE_MODEL,
     OF_THE_CORPUS,
+    OF_THE_TEACHER,
     FillMaskRecipe,
     load_fill_mask_recipe,
 )
@@ -35,7 +36,7 @@ def test_a_file_and_changes_to_it(tmp_path: Path) -> None:
 def test_every_number_and_choice_has_a_limit() -> None:
     free = {name for name, value in as_plain(FillMaskRecipe()).items() if isinstance(value, bool)}
     assert set(LIMITS) == set(as_plain(FillMaskRecipe())) - free
-    assert {*NOT_OF_THE_MODEL, *OF_THE_CORPUS} < set(LIMITS)
+    assert {*NOT_OF_THE_MODEL, *OF_THE_CORPUS, *OF_THE_TEACHER} < set(LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,10 @@ def test_every_number_and_choice_has_a_limit() -> None:
         ({"mask_share": 1.0}, "mask_share is 1.0, expected between 0 and 1"),
         ({"form": "bert"}, 'form is \'bert\', expected "same" or "distilbert"'),
         ({"soft_positions": "none"}, 'soft_positions is \'none\', expected "masked" or "all"'),
+        ({"mask_variants": -1}, "mask_variants is -1, expected 0 or more"),
+        ({"teacher_cache": "fp8"}, 'teacher_cache is \'fp8\', expected "off", "fp16" or "top-k"'),
+        ({"teacher_cache_k": 0}, "teacher_cache_k is 0, expected 1 or more"),
+        ({"teacher_cache": "fp16"}, "teacher_cache is 'fp16' and mask_variants is 0, expected 1 or more"),
         ({"layers": "all"}, "layers is 'all', expected \"half\", a number"),
         ({"soft_weight": 0, "hard_weight": 0, "cosine_weight": 0}, "are all 0, expected at least one"),
         ({"pseudo_rows": -1}, "pseudo_rows is -1, expected 0 or more"),

@@ -189,6 +189,41 @@ def test_killed_and_started_again_ends_with_the_same_student(
     assert sha256_file(whole) == sha256_file(resumed)
 
 
+KEPT = ("epochs=3", "mask_variants=2", "teacher_cache=top-k", "teacher_cache_k=8")
+
+
+@pytest.fixture(scope="module")
+def kept(teacher: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student whose teacher answered once for each variant of the masks."""
+    out = tmp_path_factory.mktemp("kept") / "run"
+    assert main(words("distill", teacher, text, out, "--baseline", sets=KEPT)) == 0
+    return out
+
+
+def test_two_processes_use_one_teachers_answers(
+    kept: Path, teacher: Path, text: Path, tmp_path: Path
+) -> None:
+    found = done(command(*words("distill", teacher, text, tmp_path / "run", sets=KEPT), processes=2))
+    assert found.stderr.count("MB for 2 mask variants (top-k)") == 1 and "Traceback" not in found.stderr
+    assert losses(tmp_path / "run") == pytest.approx(losses(kept), rel=5e-3)
+    assert losses(kept)[-1] < losses(kept)[0]
+    assert not (tmp_path / "run" / ".stillroom" / "work" / "student").exists()
+
+
+def test_another_cache_makes_another_student_and_the_same_baseline(
+    kept: Path, teacher: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sha256_file(kept / "student" / "model.safetensors")
+    sets = (*KEPT[:2], "teacher_cache=fp16")
+    assert main(words("distill", teacher, text, kept, "--baseline", sets=sets)) == 0
+    said = capsys.readouterr().err
+    assert "student: done again, because recipe.teacher_cache changed (top-k -> fp16)" in said
+    assert "baseline: done before, kept" in said and "MB for 2 mask variants (fp16)" in said
+    assert sha256_file(kept / "student" / "model.safetensors") != before
+    lineage = json.loads((kept / "student" / "stillroom.json").read_text())["lineage"]["training"]
+    assert lineage["teacher_cache"]["kind"] == "fp16" and lineage["masking"]["variants"] == 2
+
+
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def run(*arguments: str) -> str:
@@ -213,6 +248,10 @@ def test_mistakes_are_told(
     assert "no such text file" in refused(*words("distill", teacher, tmp_path / "absent", out))
     assert "no model folder" in refused(*words("distill", text, text, out))
     assert "learning_rte" in refused(*words("distill", teacher, text, out, sets=("learning_rte=1",)))
+    sets = ("mask_variants=1", "teacher_cache=top-k", "teacher_cache_k=201")
+    assert "teacher_cache_k 201: the teacher's vocabulary has 200 tokens" in refused(
+        *words("distill", teacher, text, tmp_path / "cached", sets=sets)
+    )
     assert "--data is for labelled data: fill-mask takes --text" in refused(
         *words("distill", teacher, text, out, "--data", "x.csv")
     )

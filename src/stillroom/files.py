@@ -153,12 +153,15 @@ def is_disk_full(error: BaseException) -> bool:
     return os.strerror(errno.ENOSPC) in str(error)
 
 
-def require_space(path: Path, needed_bytes: int) -> None:
-    """Raise UsageError with both numbers when the disk under path has less than needed_bytes free."""
+def require_space(path: Path, needed_bytes: int, remedy: str = "") -> None:
+    """Raise UsageError with both numbers when the disk under path has less than needed_bytes free.
+
+    remedy: what to do about it.
+    """
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < needed_bytes:
         raise UsageError(
             f"no disk space: {needed_bytes / 1e6:.0f} MB are needed under {path}, "
-            f"{free_bytes / 1e6:.0f} MB are free"
+            f"{free_bytes / 1e6:.0f} MB are free" + (f"; {remedy}" if remedy else "")
         )

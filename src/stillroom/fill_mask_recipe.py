@@ -12,6 +12,7 @@ from stillroom.toml_tables import Limit, Place, as_plain, build, check_limits, r
 
 # Keys that change no model: how often it is saved, and how it is scored in the end.
 NOT_OF_THE_MODEL = ("checkpoint_every_s", "checkpoints_kept", "scored_rows", "pseudo_rows")
+OF_THE_TEACHER = ("teacher_cache", "teacher_cache_k")  # nothing to a model that none teaches
 OF_THE_CORPUS = ("max_length", "held_out_share", "split_seed")
 
 
@@ -21,9 +22,13 @@ class FillMaskRecipe:
 
     max_length: tokens of a row, [CLS] and [SEP] included. held_out_share: of the rows, never trained on,
     chosen with split_seed. mask_share: of the tokens. whole_words: hide whole words. soft_positions: where
-    the teacher is imitated, "masked" or "all". layers: "half" of the teacher's, how many, or which.
-    form: "same" architecture as the teacher, or "distilbert". freeze_encoder: for teach. scored_rows,
-    pseudo_rows: held-out rows scored at most, and those with pseudo-perplexity.
+    the teacher is imitated, "masked" or "all". mask_variants: after so many epochs the masks repeat, 0 for
+    never. teacher_cache: "off", the teacher answers in every step; or it answers once for each mask variant,
+    into files that hold the whole answers, "fp16", or the teacher_cache_k likeliest tokens of each, "top-k".
+    Of those the temperature decides what they lose: docs/log.md.
+    layers: "half" of the teacher's, how many, or which. form: "same" architecture as the teacher, or
+    "distilbert". freeze_encoder: for teach. scored_rows, pseudo_rows: held-out rows scored at most, and those
+    with pseudo-perplexity.
     """
 
     seed: int = 0
@@ -45,6 +50,9 @@ class FillMaskRecipe:
     hard_weight: float = 2.0
     cosine_weight: float = 1.0
     soft_positions: str = "masked"
+    mask_variants: int = 0
+    teacher_cache: str = "off"
+    teacher_cache_k: int = 64
     scored_rows: int = 1000
     pseudo_rows: int = 8
     checkpoint_every_s: float = 60.0
@@ -62,6 +70,9 @@ LIMITS = {
     "mask_share": Limit(lambda value: 0 < value < 1, "between 0 and 1"),
     "form": Limit(lambda value: value in ("same", "distilbert"), '"same" or "distilbert"'),
     "soft_positions": Limit(lambda value: value in ("masked", "all"), '"masked" or "all"'),
+    "mask_variants": RECIPE_LIMITS["data.max_train_rows"],
+    "teacher_cache": Limit(lambda value: value in ("off", "fp16", "top-k"), '"off", "fp16" or "top-k"'),
+    "teacher_cache_k": RECIPE_LIMITS["student.batch_size"],
     "scored_rows": RECIPE_LIMITS["student.batch_size"],
     "pseudo_rows": RECIPE_LIMITS["student.soft_weight"],
 }
@@ -91,5 +102,10 @@ def _recipe(values: dict[str, Any], place: Place) -> FillMaskRecipe:
         raise UsageError(
             f"{place(('soft_weight',))}soft_weight, hard_weight and cosine_weight are all 0, expected at "
             "least one above 0"
+        )
+    if recipe.teacher_cache != "off" and not recipe.mask_variants:
+        raise UsageError(
+            f"{place(('teacher_cache',))}teacher_cache is {recipe.teacher_cache!r} and mask_variants is 0, "
+            "expected 1 or more: masks that repeat, so that answers can be used again"
         )
     return recipe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillroom.errors import UsageError
 from stillroom.files import sha256_file, sha256_json, staged_folder
-from stillroom.fill_mask_recipe import NOT_OF_THE_MODEL, OF_THE_CORPUS, FillMaskRecipe
+from stillroom.fill_mask_recipe import NOT_OF_THE_MODEL, OF_THE_CORPUS, OF_THE_TEACHER, FillMaskRecipe
 from stillroom.model_folder import TOKENIZER_FILES, check_model_folder, require_masked_lm_head
 from stillroom.processes import is_first
 from stillroom.progress import say
@@ -17,7 +17,7 @@ from stillroom.toml_tables import as_plain
 
 if TYPE_CHECKING:
     from stillroom.distill.corpus import Corpus
-    from stillroom.distill.fill_mask import Masking
+    from stillroom.distill.masked_batch import Masking
     from stillroom.distill.train import TrainSettings
 
 
@@ -123,6 +123,8 @@ def student_step(run: Run, recipe: FillMaskRecipe, source: Path) -> dict[str, An
             recipe.layer_choice,
             _masking(recipe),
             recipe.form,
+            recipe.teacher_cache,
+            recipe.teacher_cache_k,
         )
         return _save(run, "student", model, corpus, {"teacher_sha256": source_sha256, "training": training})
 
@@ -196,7 +198,7 @@ def scores_table(scores: dict[str, Any]) -> str:
 
 
 def _model_step(run: Run, recipe: FillMaskRecipe, name: str, work: Any, source_sha256: str) -> dict[str, Any]:
-    left_out = (*NOT_OF_THE_MODEL, *OF_THE_CORPUS)
+    left_out = (*NOT_OF_THE_MODEL, *OF_THE_CORPUS, *(OF_THE_TEACHER if name != "student" else ()))
     made_from = {
         "recipe": {key: value for key, value in as_plain(recipe).items() if key not in left_out},
         "model_sha256": source_sha256,
@@ -212,9 +214,9 @@ def _corpus(run: Run) -> Corpus:
 
 
 def _masking(recipe: FillMaskRecipe) -> Masking:
-    from stillroom.distill.fill_mask import Masking
+    from stillroom.distill.masked_batch import Masking
 
-    return Masking(recipe.mask_share, recipe.whole_words, recipe.soft_positions)
+    return Masking(recipe.mask_share, recipe.whole_words, recipe.soft_positions, recipe.mask_variants)
 
 
 def _settings(recipe: FillMaskRecipe) -> TrainSettings:

@@ -13,18 +13,17 @@ import torch
 from torch.nn import functional as F
 
 from stillroom.distill import fill_mask
+from stillroom.distill import masked_batch as batches
 from stillroom.distill.corpus import Corpus, build_corpus
 from stillroom.distill.fill_mask import (
     FillMaskWeights,
-    Masking,
     distill_fill_mask,
     fill_mask_loss,
-    live_teacher,
-    masked_batch,
     plain_fill_mask,
     teach_mlm_head,
 )
 from stillroom.distill.layers import student_from_teacher
+from stillroom.distill.masked_batch import Masking, live_teacher, masked_batch
 from stillroom.distill.masked_lm import AtPositions, load_masked_lm, open_masked_source
 from stillroom.distill.masking import IGNORED, mask_tokens
 from stillroom.distill.mlm_scores import score_fill_mask
@@ -84,7 +83,7 @@ def test_the_losses_are_those_of_the_whole_logits(
     whole_words: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fill_mask, "mixed_precision", lambda: "no")  # bf16 where the machine has it
+    monkeypatch.setattr(batches, "mixed_precision", lambda: "no")  # bf16 where the machine has it
     teacher = load_masked_lm(open_masked_source(tiny_masked_lm))
     student = student_from_teacher(teacher, (0, 2))
     masking = Masking(0.2, whole_words, "all" if everywhere else "masked")
