@@ -42,7 +42,9 @@ def request_of_all(
 
 def test_every_loop_is_timed_and_profiled(throughput: ModuleType, request_of_all: dict[str, Any]) -> None:
     pythons = {name: sys.executable for name in ("stillroom", "Trainer, fp32")}
-    found = throughput.measure_loops(request_of_all, pythons, 1, 120)
+    kept: list[Any] = []
+    found = throughput.measure_loops(request_of_all, pythons, 1, 120, kept.append)
+    assert kept == [found]
     for (one,) in found.values():
         assert len(one["step_s"]) == ROWS // BATCH and sum(one["step_s"]) == pytest.approx(
             one["timed_s"], abs=0.01

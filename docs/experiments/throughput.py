@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,16 @@ def with_teacher(found: dict[str, Any], rows: int, epochs: int) -> float:
 
 
 def measure_loops(
-    request: dict[str, Any], pythons: dict[str, str], rounds: int, timeout_s: float
+    request: dict[str, Any],
+    pythons: dict[str, str],
+    rounds: int,
+    timeout_s: float,
+    keep: Callable[[dict[str, list[dict[str, Any]]]], None],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Every loop once a round, each round beginning with another: loop -> what each round measured."""
+    """Every loop once a round, each round beginning with another: loop -> what each round measured.
+
+    keep is called with what there is after every round, so that an interruption costs one.
+    """
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in pythons}
     names = list(pythons)
     for number in range(rounds):
@@ -134,6 +142,7 @@ def measure_loops(
             reply = run_loop({**request, "loop": name, "seed": number}, pythons[name], timeout_s)
             found[name].append({**reply, "load_average_1m_before": load})
             say(f"round {number + 1} of {rounds}, {name}: {reply['samples_per_s']:.1f} samples/s")
+        keep(found)
     return found
 
 
@@ -286,9 +295,12 @@ def main() -> None:
             arguments.batch_size, arguments.max_length,
         )  # fmt: skip
         request |= {key: vars(arguments)[key] for key in ("untimed", "profiled", "threads")}
-        found = measure_loops(request, pythons, arguments.rounds, arguments.timeout)
-    del request["folder"]
-    write_json(arguments.out, {"machine": machine, "request": request, "loops": found})
+        shown = {key: value for key, value in request.items() if key != "folder"}
+
+        def keep(found: dict[str, list[dict[str, Any]]]) -> None:
+            write_json(arguments.out, {"machine": machine, "request": shown, "loops": found})
+
+        found = measure_loops(request, pythons, arguments.rounds, arguments.timeout, keep)
     print(table(found, arguments.rows))
     for name in [name for name in found if OURS not in name]:
         print(f"\n{OURS} against {name}: × {ratio(found[OURS], found[name])}")
