@@ -2,8 +2,9 @@
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 PY := .venv/bin/python
 INSTALLED := .venv/installed
+TEXTBREWER := build/peers/textbrewer
 
-.PHONY: demo test lint types unit seeds clean
+.PHONY: demo test lint types unit seeds throughput clean
 
 demo: $(INSTALLED)  ## the main job on the embedded default; prints where the report and the bundle are
 	$(PY) -m stillroom run demo --out runs/demo
@@ -33,6 +34,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 seeds: $(INSTALLED)  ## the demo with three seeds, into docs/log.md (about half an hour)
 	for seed in 0 1 2; do $(PY) -m stillroom run demo --seed $$seed --out runs/seed-$$seed || exit 1; done
 	$(PY) docs/update_demo.py runs/demo runs/seed-0 runs/seed-1 runs/seed-2
+
+throughput: $(INSTALLED) $(TEXTBREWER)/installed  ## the training loop against others, into docs/throughput.json
+	$(PY) docs/experiments/throughput.py --textbrewer-python $(TEXTBREWER)/bin/python
+
+# An environment of its own: what it brings along is no part of this project.
+$(TEXTBREWER)/installed: constraints.txt
+	$(PYTHON) -m venv $(TEXTBREWER)
+	$(TEXTBREWER)/bin/python -m pip install --constraint constraints.txt \
+		torch transformers accelerate textbrewer==0.2.1.post1
+	touch $@
 
 clean:
 	rm -rf .venv build runs *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
