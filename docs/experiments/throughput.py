@@ -33,8 +33,9 @@ import numpy as np
 from throughput_loops import LOOPS, StepClock
 
 from stillroom.benchmarks.machine import describe_machine, usable_cores
-from stillroom.distill.distill import LossWeights, distill_from_model
+from stillroom.distill.distill import distill_from_model
 from stillroom.distill.layers import choose_layers, layer_list, student_from_teacher
+from stillroom.distill.objective import LossWeights
 from stillroom.distill.teacher import open_source, start_model
 from stillroom.distill.train import TrainSettings
 from stillroom.extras import resolve_source

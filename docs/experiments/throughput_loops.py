@@ -148,7 +148,8 @@ def stillroom_loop(request: Request, *, frozen: bool) -> dict[str, Any]:
     Three epochs: the loop warms up in one, is timed over one, and profiled at the start of the last.
     frozen: word embeddings are not trained, as in the demo. teacher_s: seconds for the teacher's outputs.
     """
-    from stillroom.distill.distill import LossWeights, distill_from_model, model_sha256
+    from stillroom.distill.distill import StudentShape, distill_from_model, model_sha256
+    from stillroom.distill.objective import LossWeights
     from stillroom.distill.targets_cache import teacher_outputs
     from stillroom.distill.train import TrainSettings
     from stillroom.student import load_model
@@ -158,15 +159,15 @@ def stillroom_loop(request: Request, *, frozen: bool) -> dict[str, Any]:
     rows = np.load(Path(request["folder"]) / "rows.npz", allow_pickle=False)
     tokens, task = Tokens(**rows, pad_id=request["pad_id"]), task_from_dict(request["task"])
     teacher, work = load_model(Path(request["folder"]) / "teacher"), Path(request["scratch"])
-    start = time.perf_counter()
-    teacher_outputs(teacher, model_sha256(teacher), tokens, task.inputs, work / "teacher-outputs")
+    start, states = time.perf_counter(), [f"hidden-{teacher.config.num_hidden_layers}"]
+    teacher_outputs(teacher, model_sha256(teacher), tokens, task.inputs, work / "teacher-outputs-0", states)
     teacher_s = time.perf_counter() - start
     settings = TrainSettings(
         3, request["learning_rate"], request["batch_size"], request["seed"], frozen, checkpoint_every_s=1e9
     )
     clock = StepClock(steps_of(request)[0], steps_of(request)[0], request["profiled"])
     _, facts = distill_from_model(
-        teacher, tokens, task, settings, work, "half", LossWeights(**request["weights"])
+        teacher, tokens, task, settings, work, StudentShape(), LossWeights(**request["weights"])
     )
     return {"teacher_s": teacher_s, "precision": facts["precision"], **clock.figures(request["threads"])}
 
