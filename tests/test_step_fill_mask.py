@@ -19,6 +19,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from stillroom.cli import main
 from stillroom.files import sha256_file
+from stillroom.fill_mask_recipe import load_fill_mask_recipe
+from stillroom.step_fill_mask import distill_fill_mask_steps
+from stillroom.steps import open_run
 
 # Dropout draws other numbers in other processes; without it two processes compute what one does.
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -196,8 +199,16 @@ KEPT = ("epochs=3", "mask_variants=2", "teacher_cache=top-k", "teacher_cache_k=8
 def kept(teacher: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student whose teacher answered once for each variant of the masks."""
     out = tmp_path_factory.mktemp("kept") / "run"
-    assert main(words("distill", teacher, text, out, "--baseline", sets=KEPT)) == 0
+    with_baseline(out, teacher, text, KEPT)
     return out
+
+
+def with_baseline(out: Path, teacher: Path, text: Path, sets: tuple[str, ...]) -> None:
+    given = dict(one.split("=") for one in (*SETTINGS, *sets))
+    changes = {key: value if key == "teacher_cache" else json.loads(value) for key, value in given.items()}
+    with open_run(out) as run:
+        recipe = load_fill_mask_recipe(None, changes)
+        distill_fill_mask_steps(run, recipe, teacher, [text], baseline=True)
 
 
 def test_two_processes_use_one_teachers_answers(
@@ -215,7 +226,7 @@ def test_another_cache_makes_another_student_and_the_same_baseline(
 ) -> None:
     before = sha256_file(kept / "student" / "model.safetensors")
     sets = (*KEPT[:2], "teacher_cache=fp16")
-    assert main(words("distill", teacher, text, kept, "--baseline", sets=sets)) == 0
+    with_baseline(kept, teacher, text, sets)
     said = capsys.readouterr().err
     assert "student: done again, because recipe.teacher_cache changed (top-k -> fp16)" in said
     assert "baseline: done before, kept" in said and "MB for 2 mask variants (fp16)" in said
