@@ -57,6 +57,7 @@ def test_every_loop_is_timed_and_profiled(throughput: ModuleType, request_of_all
     text = throughput.table(found, ROWS)
     assert "| Trainer, fp32 | fp32 |" in text and "1.00 (1.00–1.00)" in text
     assert "with the teacher's outputs, 1 epoch |" in text
+    assert throughput.against(found).splitlines()[2].startswith("| stillroom | ")
 
 
 def test_the_teacher_costs_less_over_more_epochs(throughput: ModuleType) -> None:

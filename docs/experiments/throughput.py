@@ -175,6 +175,15 @@ def table(found: dict[str, list[dict[str, Any]]], rows: int) -> str:
     return "\n".join(lines)
 
 
+def against(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: how many times as fast each of ours (rows) is as each of the others (columns)."""
+    others = [name for name in found if not name.startswith(OURS)]
+    lines = [f"| how many times as fast as | {' | '.join(others)} |", "| --- |" + " ---: |" * len(others)]
+    for name in (name for name in found if name.startswith(OURS)):
+        lines.append(f"| {name} | {' | '.join(ratio(found[name], found[other]) for other in others)} |")
+    return "\n".join(lines)
+
+
 def median_of(rounds: list[dict[str, Any]], key: str) -> float:
     return float(statistics.median(one[key] for one in rounds))
 
@@ -303,9 +312,7 @@ def main() -> None:
 
         found = measure_loops(request, pythons, arguments.rounds, arguments.timeout, keep)
     print(table(found, arguments.rows))
-    for name in [name for name in found if OURS not in name]:
-        print(f"\n{OURS} against {name}: × {ratio(found[OURS], found[name])}")
-    print(f"\n{described(machine, found)}")
+    print(f"\n{against(found)}\n\n{described(machine, found)}")
 
 
 def described(machine: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> str:
