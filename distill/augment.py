@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillroom.distill.masked_lm import HEADS
+from stillroom.distill.special_tokens import MASKS
 from stillroom.distill.targets_cache import tokens_sha256
 from stillroom.distill.teacher import fast_tokenizer
-from stillroom.errors import UsageError, first_line
-from stillroom.extras import require
+from stillroom.errors import UsageError
 from stillroom.files import read_json, staged_folder, write_json
 from stillroom.model_folder import PADDED_ROWS, check_model_folder
 from stillroom.processes import is_first, wait_for_first
 from stillroom.progress import progress_bar
-from stillroom.tokens import Tokens, padded_inputs, without_labels
+from stillroom.student import read_pretrained
+from stillroom.tokens import Tokens, offsets_of, padded_inputs, without_labels
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 SHARE = 0.15  # of a row's tokens, as BERT's own pre-training masks them
 LIKELIEST = 10  # tokens a replacement is drawn from
 BATCH_TOKENS = 512  # of a masked-LM pass: logits over 250,000 tokens of a vocabulary are half a gigabyte
-MASKS = ("[MASK]", "<mask>")
-HEADS = ("cls.predictions.", "vocab_transform.", "lm_head.")  # BERT's, DistilBERT's, RoBERTa's
 
 # A masked-LM forward pass: ids, attention mask [rows, length] -> logits float32 [rows, length, vocabulary]
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -79,7 +79,7 @@ def drop_tokens(
         repeated,
         ids=repeated.ids[stays],
         type_ids=repeated.type_ids[stays],
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        offsets=offsets_of(lengths),
     )
 
 
@@ -129,27 +129,13 @@ def mlm_filler(folder: Path) -> Fill | None:
     """
     if not any(name.startswith(HEADS) for name in check_model_folder(folder).tensors):
         return None
-    require("torch", "transformers")
+    model, report = read_pretrained("AutoModelForMaskedLM", folder)
     import torch
-    import transformers
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        model, report = transformers.AutoModelForMaskedLM.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except Exception as error:  # a hostile config.json can fail in any way
-        raise UsageError(f"{folder} could not be loaded: {first_line(error)}") from None
     if report["missing_keys"] or report["mismatched_keys"]:
         return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ready: Any = model.eval().to(device)
+    ready = model.to(device)
 
     def fill(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         inputs = {"input_ids": ids, "attention_mask": mask}
@@ -190,7 +176,7 @@ def _repeated(tokens: Tokens, copies: int) -> Tokens:
         Tokens(
             ids=np.tile(tokens.ids, copies),
             type_ids=np.tile(tokens.type_ids, copies),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            offsets=offsets_of(lengths),
             labels=np.concatenate([tokens.labels] * copies) if copies else tokens.labels[:0],
             pad_id=tokens.pad_id,
         )

@@ -74,8 +74,8 @@ def distill_from_model(
     teacher: a Hugging Face ...ForSequenceClassification model whose logits are in the order of task.labels
     and which reads these tokens; or a sequence of Teaching, whose answers are averaged. start: the model
     that the student takes its layers from, by default the (first) teacher; new_head: its own head is not
-    trained yet. work: folder for the teachers'
-    outputs and checkpoints; a second call with the same arguments goes on from what is there.
+    trained yet. work: folder for the teachers' outputs and checkpoints; a second call with the same arguments
+    goes on from what is there.
     Raises UsageError for layers and sizes the start does not have.
     """
     columns = tuple(range(len(task.labels)))
@@ -97,7 +97,10 @@ def distill_from_model(
     outputs, outputs_sha256 = _all_outputs(teachings, work, [theirs for _, theirs in pairs])
     labels, scale = torch.from_numpy(tokens.labels), score_scale(tokens, task.kind)
     trained = with_projections(student, first.model) if weights.hidden else student
-    last = f"hidden-{len(kept)}"
+    hidden_pairs = [(ours, theirs) for ours, theirs in pairs if ours.startswith("hidden")]
+    others = [(ours, theirs) for ours, theirs in pairs if not ours.startswith("hidden")]
+    attention = {ours.split("-")[0]: (ours, theirs) for ours, theirs in others}
+    start_sha256 = "" if start is first.model else model_sha256(start)  # the outputs' has the teacher's
 
     with (
         caught_states(student, [ours for ours, _ in pairs]) as call,
@@ -114,19 +117,18 @@ def distill_from_model(
             soft = soft_loss(task.kind, logits, teacher_logits, weights.temperature, scale)
             terms = {"soft": (weights.soft * soft, len(rows)), "hard": (weights.hard * hard, labelled)}
             if weights.cosine:
-                theirs = dict(pairs)[last]
-                cosine = hidden_cosine_loss(states[last], teacher_states[theirs], mask)
+                ours, theirs = hidden_pairs[-1]
+                cosine = hidden_cosine_loss(states[ours], teacher_states[theirs], mask)
                 terms["cosine"] = (weights.cosine * cosine, real)
             if weights.hidden:
                 parts = [
                     hidden_mse_loss(states[ours], teacher_states[theirs], mask)
-                    for ours, theirs in pairs
-                    if ours.startswith("hidden")
+                    for ours, theirs in hidden_pairs
                 ]
                 terms["hidden"] = (weights.hidden * torch.stack(parts).mean(), real)
             if weights.relation:
-                mine = {ours.split("-")[0]: states[ours] for ours, _ in pairs}
-                wanted = {theirs.split("-")[0]: teacher_states[theirs] for _, theirs in pairs}
+                mine = {name: states[ours] for name, (ours, _) in attention.items()}
+                wanted = {name: teacher_states[theirs] for name, (_, theirs) in attention.items()}
                 both = [
                     relation_loss(mine[a], mine[b], wanted[a], wanted[b], mask, weights.relation_heads)
                     for a, b in (("query", "key"), ("value", "value"))
@@ -135,7 +137,7 @@ def distill_from_model(
             return terms
 
         facts = _train_student(
-            trained, tokens, loss_of, settings, work, f"{outputs_sha256} {model_sha256(start)} {shape}",
+            trained, tokens, loss_of, settings, work, f"{outputs_sha256} {start_sha256} {shape}",
             asdict(weights), "student",
         )  # fmt: skip
     return student, {"layers_kept": list(kept), "losses_left_out": list(chosen.left_out), **facts}

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from stillroom.distill.special_tokens import SpecialTokens, read_special_tokens, special_names
 from stillroom.distill.teacher import fast_tokenizer
-from stillroom.errors import UsageError
 from stillroom.families import family_of, longest_input
 from stillroom.files import write_atomic, write_json
 from stillroom.model_folder import (
@@ -21,7 +20,7 @@ from stillroom.model_folder import (
     has_masked_lm_head,
     require_masked_lm_head,
 )
-from stillroom.student import FILL_MASK, SCHEMA_VERSION, load_pretrained
+from stillroom.student import FILL_MASK, SCHEMA_VERSION, load_config, load_pretrained
 
 # What a masked-LM head's tensors are called in BERT, in RoBERTa and its like, and in DistilBERT.
 HEADS = ("cls.predictions.", "lm_head.", "vocab_transform.", "vocab_layer_norm.", "vocab_projector.")
@@ -78,13 +77,7 @@ def open_masked_source(folder: Path) -> MaskedSource:
     tokenizer_json = fast_tokenizer(folder)
     special = read_special_tokens(tokenizer_json, f"{folder}: the tokenizer")
     check_vocabulary(checked, special.vocabulary_size, special.vocabulary_size - 1)
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        longest = longest_input(config)
-    except Exception as error:  # a hostile config.json can fail in any way
-        raise UsageError(f"{folder / 'config.json'} could not be read: {error}") from None
+    longest = longest_input(load_config(folder))
     return MaskedSource(folder, checked, tokenizer_json, special, longest)
 
 

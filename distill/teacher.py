@@ -25,7 +25,7 @@ from stillroom.model_folder import (
     head_labels,
     match_labels,
 )
-from stillroom.student import input_names, load_model
+from stillroom.student import input_names, load_config, load_model
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
 
@@ -55,12 +55,7 @@ def open_source(
     """
     checked = check_model_folder(folder)
     require("torch", "transformers")
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a hostile config.json can fail in any way
-        raise UsageError(f"{folder / 'config.json'} could not be read: {first_line(error)}") from None
+    config = load_config(folder)
     tokenizer_json = fast_tokenizer(folder)
     from tokenizers import Tokenizer
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from stillroom.distill.corpus import Corpus
     from stillroom.tokens import Tokens
 
 # No test may depend on how fast the machine is, and both of these do.
@@ -227,9 +228,22 @@ def review_csv() -> Callable[..., Path]:
     return write_reviews
 
 
+def build_review_corpus(folder: Path, model: Path, text: Path, length: int, share: float) -> Corpus:
+    """A text as folder/corpus, tokenized as a model folder does it. share: of the rows, held out."""
+    from stillroom.distill.corpus import build_corpus
+
+    tokenizer_json = (model / "tokenizer.json").read_text("utf-8")
+    return build_corpus([text], tokenizer_json, length, folder / "corpus", share)
+
+
 @pytest.fixture(scope="session")
 def review_text() -> Callable[..., Path]:
     return write_text
+
+
+@pytest.fixture(scope="session")
+def review_corpus() -> Callable[..., Corpus]:
+    return build_review_corpus
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,13 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 class Kind:
     """scores: name -> function of logits and targets; the first is the one that retention is measured in.
 
-    targets: row labels and the task's labels -> what the logits should say. strata: row labels -> the
-    group of each row; every split gets the same share of every group. problem_type: Hugging Face's name.
+    names: a row's label -> those of the task's labels that it holds. targets: row labels and the task's
+    labels -> what the logits should say. strata: row labels -> the group of each row; every split gets the
+    same share of every group. problem_type: Hugging Face's name.
     """
 
     scores: dict[str, Score]
+    names: Callable[[str], tuple[str, ...]]
     targets: Callable[[Sequence[str], Sequence[str]], np.ndarray]
     strata: Callable[[Sequence[str]], list[str]]
     problem_type: str
@@ -82,6 +84,7 @@ def score_strata(row_labels: Sequence[str]) -> list[str]:
 KINDS = {
     "text-classification": Kind(
         {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1},
+        lambda label: (label,),
         class_targets,
         list,
         "single_label_classification",
@@ -93,6 +96,7 @@ KINDS = {
             "macro_f1": scores.multilabel_macro_f1,
             "exact_match": scores.exact_match,
         },
+        label_set,
         multilabel_targets,
         rarest_label,
         "multi_label_classification",
@@ -100,6 +104,7 @@ KINDS = {
     ),
     "regression": Kind(
         {"pearson": scores.pearson, "spearman": scores.spearman, "rmse": scores.root_mean_squared_error},
+        lambda label: (SCORE,),
         score_targets,
         score_strata,
         "regression",
@@ -145,6 +150,6 @@ def fixed_answer(kind: str, row_labels: Sequence[str], labels: Sequence[str]) ->
     if kind == "regression":
         mean = float(score_targets(row_labels, labels).mean())
         return f"{mean:.4g}", np.array([[mean]], dtype=np.float32)
-    counts = Counter(name for label in row_labels for name in label_set(label))
+    counts = Counter(name for label in row_labels for name in kind_of(kind).names(label))
     best = max(labels, key=lambda name: counts[name])
     return best, np.where(np.array(labels) == best, 1.0, -1.0).astype(np.float32)[None]

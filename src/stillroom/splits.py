@@ -14,7 +14,7 @@ import numpy as np
 
 from stillroom.errors import UsageError, shown
 from stillroom.files import read_json, sha256_file, write_atomic, write_json
-from stillroom.kinds import SCORE, all_scores, fixed_answer, kind_of, label_set
+from stillroom.kinds import all_scores, fixed_answer, kind_of
 from stillroom.text import MAX_NAMES_SHOWN, Row
 
 SCHEMA_VERSION = 1
@@ -94,10 +94,8 @@ def make_splits(
     }
     warnings = []
     for name, part in own.items():
-        if kind == "regression":
-            continue
-        _check_labels(part.values(), labels)
-        present = {label for row in part.values() for label in label_set(row.label)}
+        _check_labels(part.values(), labels, kind)
+        present = {label for row in part.values() for label in kind_of(kind).names(row.label)}
         warnings += [f"no {name} row is labelled {shown(one)}" for one in labels if one not in present]
     if len(own) == 2:
         warnings += _drop_overlap(own["validation"], "validation", own["test"], "test", tally)
@@ -207,11 +205,9 @@ def _sorted_labels(labels: Iterable[str]) -> tuple[str, ...]:
 def _labels_of(rows: Iterable[Row], kind: str) -> tuple[str, ...]:
     """What the logits stand for, in order. Raises UsageError when the rows differ in nothing."""
     written = {row.label for row in rows}
-    if kind == "regression":
-        if len(written) < 2:
-            raise UsageError(f"every training row has the score {written.pop()}: there is nothing to learn")
-        return (SCORE,)
-    labels = _sorted_labels({label for one in written for label in label_set(one)})
+    if kind == "regression" and len(written) < 2:
+        raise UsageError(f"every training row has the score {written.pop()}: there is nothing to learn")
+    labels = _sorted_labels({label for one in written for label in kind_of(kind).names(one)})
     if not labels:
         raise UsageError("no training row has a label")
     if len(labels) < kind_of(kind).fewest_labels:
@@ -219,9 +215,9 @@ def _labels_of(rows: Iterable[Row], kind: str) -> tuple[str, ...]:
     return labels
 
 
-def _check_labels(rows: Iterable[Row], labels: tuple[str, ...]) -> None:
+def _check_labels(rows: Iterable[Row], labels: tuple[str, ...], kind: str) -> None:
     for row in rows:
-        for label in (one for one in label_set(row.label) if one not in labels):
+        for label in (one for one in kind_of(kind).names(row.label) if one not in labels):
             known = ", ".join(shown(label) for label in labels[:MAX_NAMES_SHOWN])
             more = f" and {len(labels) - MAX_NAMES_SHOWN} more" if len(labels) > MAX_NAMES_SHOWN else ""
             raise UsageError(
@@ -306,11 +302,10 @@ def _shares(sizes: Counter[str], labels: tuple[str, ...], total: int) -> dict[st
 
 
 def _label_counts(parts: dict[str, tuple[Row, ...]], labels: tuple[str, ...], kind: str) -> dict[str, Any]:
+    names_of = kind_of(kind).names
     per_part = {
-        name: Counter(label for row in parts[name] for label in label_set(row.label)) for name in PARTS
+        name: Counter(label for row in parts[name] for label in names_of(row.label)) for name in PARTS
     }
-    if kind == "regression":
-        per_part = {name: Counter({SCORE: len(parts[name])}) for name in PARTS}
     answer, logits = fixed_answer(kind, [row.label for row in parts["train"]], labels)
     wanted = kind_of(kind).targets([row.label for row in parts["test"]], labels)
     found = all_scores(kind, np.repeat(logits, len(wanted), axis=0), wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,16 @@ from stillroom.fill_mask_recipe import NOT_OF_THE_MODEL, OF_THE_CORPUS, OF_THE_T
 from stillroom.model_folder import TOKENIZER_FILES, check_model_folder, require_masked_lm_head
 from stillroom.processes import is_first
 from stillroom.progress import say
+from stillroom.step_train import training_settings
 from stillroom.steps import Run, do_step, fingerprint, recorded
 from stillroom.toml_tables import as_plain
 
 if TYPE_CHECKING:
     from stillroom.distill.corpus import Corpus
     from stillroom.distill.masked_batch import Masking
-    from stillroom.distill.train import TrainSettings
+
+
+Load = Callable[[], Any]  # the model a step starts from
 
 
 def distill_fill_mask_steps(
@@ -94,7 +97,7 @@ def teach_step(run: Run, recipe: FillMaskRecipe, source: Path) -> dict[str, Any]
         model, training = teach_mlm_head(
             opened,
             corpus,
-            _settings(recipe),
+            training_settings(recipe, recipe),
             run.work / "teacher",
             _masking(recipe),
             freeze_encoder=recipe.freeze_encoder,
@@ -108,15 +111,13 @@ def teach_step(run: Run, recipe: FillMaskRecipe, source: Path) -> dict[str, Any]
 def student_step(run: Run, recipe: FillMaskRecipe, source: Path) -> dict[str, Any]:
     """student/: some of the teacher's layers, distilled."""
 
-    def work() -> dict[str, Any]:
+    def train(load: Load, corpus: Corpus) -> tuple[Any, dict[str, Any]]:
         from stillroom.distill.fill_mask import FillMaskWeights, distill_fill_mask
-        from stillroom.distill.masked_lm import load_masked_lm, open_masked_source
 
-        corpus = _corpus(run)
-        model, training = distill_fill_mask(
-            load_masked_lm(open_masked_source(source)),
+        return distill_fill_mask(
+            load(),  # held by nobody here: where its answers are kept it need not stay in memory
             corpus,
-            _settings(recipe),
+            training_settings(recipe, recipe),
             run.work / "student",
             recipe.layers,
             FillMaskWeights(recipe.soft_weight, recipe.hard_weight, recipe.cosine_weight, recipe.temperature),
@@ -126,34 +127,49 @@ def student_step(run: Run, recipe: FillMaskRecipe, source: Path) -> dict[str, An
             recipe.teacher_cache,
             recipe.teacher_cache_k,
         )
-        return _save(run, "student", model, corpus, {"teacher_sha256": source_sha256, "training": training})
 
-    source_sha256 = fingerprint(source)
-    return _model_step(run, recipe, "student", work, source_sha256)
+    return _layers_step(run, recipe, "student", source, "teacher_sha256", train)
 
 
 def baseline_step(run: Run, recipe: FillMaskRecipe, source: Path) -> dict[str, Any]:
     """baseline/: the same layers, rows, masks and steps, without the teacher's answers."""
 
-    def work() -> dict[str, Any]:
+    def train(load: Load, corpus: Corpus) -> tuple[Any, dict[str, Any]]:
         from stillroom.distill.fill_mask import plain_fill_mask
-        from stillroom.distill.masked_lm import load_masked_lm, open_masked_source
 
-        corpus = _corpus(run)
-        model, training = plain_fill_mask(
-            load_masked_lm(open_masked_source(source)),
+        return plain_fill_mask(
+            load(),
             corpus,
-            _settings(recipe),
+            training_settings(recipe, recipe),
             run.work / "baseline",
             recipe.layers,
             recipe.layer_choice,
             _masking(recipe),
             recipe.form,
         )
-        return _save(run, "baseline", model, corpus, {"start_sha256": source_sha256, "training": training})
+
+    return _layers_step(run, recipe, "baseline", source, "start_sha256", train)
+
+
+def _layers_step(
+    run: Run,
+    recipe: FillMaskRecipe,
+    name: str,
+    source: Path,
+    source_key: str,
+    train: Callable[[Load, Corpus], tuple[Any, dict[str, Any]]],
+) -> dict[str, Any]:
+    """A model of some of source's layers. source_key: what the lineage calls that folder's fingerprint."""
+
+    def work() -> dict[str, Any]:
+        from stillroom.distill.masked_lm import load_masked_lm, open_masked_source
+
+        corpus = _corpus(run)
+        model, training = train(lambda: load_masked_lm(open_masked_source(source)), corpus)
+        return _save(run, name, model, corpus, {source_key: source_sha256, "training": training})
 
     source_sha256 = fingerprint(source)
-    return _model_step(run, recipe, "baseline", work, source_sha256)
+    return _model_step(run, recipe, name, work, source_sha256)
 
 
 def scores_step(
@@ -217,20 +233,6 @@ def _masking(recipe: FillMaskRecipe) -> Masking:
     from stillroom.distill.masked_batch import Masking
 
     return Masking(recipe.mask_share, recipe.whole_words, recipe.soft_positions, recipe.mask_variants)
-
-
-def _settings(recipe: FillMaskRecipe) -> TrainSettings:
-    from stillroom.distill.train import TrainSettings
-
-    return TrainSettings(
-        recipe.epochs,
-        recipe.learning_rate,
-        recipe.batch_size,
-        recipe.seed,
-        recipe.freeze_word_embeddings,
-        recipe.checkpoint_every_s,
-        recipe.checkpoints_kept,
-    )
 
 
 def _save(run: Run, name: str, model: Any, corpus: Corpus, lineage: dict[str, Any]) -> dict[str, Any]:

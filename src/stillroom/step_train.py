@@ -20,6 +20,7 @@ from stillroom.steps import Run, do_step, fingerprint, recorded
 
 if TYPE_CHECKING:
     from stillroom.distill.train import TrainSettings
+    from stillroom.fill_mask_recipe import FillMaskRecipe
     from stillroom.task import TaskSpec
 
 
@@ -90,8 +91,8 @@ def teacher_step(run: Run, recipe: Recipe, source: Path, name: str = "teacher") 
     return facts
 
 
-def training_settings(recipe: Recipe, section: Any) -> TrainSettings:
-    """What the loop needs of a recipe and its section for a model."""
+def training_settings(recipe: Recipe | FillMaskRecipe, section: Any) -> TrainSettings:
+    """What the loop needs of a recipe and its section for a model; a flat recipe is its own section."""
     from stillroom.distill.train import TrainSettings
 
     return TrainSettings(

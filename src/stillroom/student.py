@@ -62,16 +62,23 @@ def load_student(folder: Path) -> Student:
     labels = head_labels(checked)
     if labels is None:
         raise UsageError(f"{folder} has no trained classification head: run stillroom distill first")
+    config = load_config(folder)
+    max_length = min(DEFAULT_MAX_LENGTH, longest_input(config))
+    task = TaskSpec(labels, max_length, input_names(config, pair=False), kind=head_kind(checked, len(labels)))
+    return Student(folder, task, {})
+
+
+def load_config(folder: Path) -> Any:
+    """The folder's transformers config, never from a hub; longest_input can read it. Raises UsageError."""
+    require("transformers")
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        longest_input(config)
     except Exception as error:  # a hostile config.json can fail in any way
-        reason = first_line(error)
-        raise UsageError(f"{folder / 'config.json'} could not be read: {reason}") from None
-    max_length = min(DEFAULT_MAX_LENGTH, longest_input(config))
-    task = TaskSpec(labels, max_length, input_names(config, pair=False), kind=head_kind(checked, len(labels)))
-    return Student(folder, task, {})
+        raise UsageError(f"{folder / 'config.json'} could not be read: {first_line(error)}") from None
+    return config
 
 
 def input_names(config: Any, *, pair: bool) -> tuple[str, ...]:
@@ -114,6 +121,18 @@ def load_pretrained(kind: str, folder: Path, may_be_new: tuple[str, ...] = (), *
     may_be_new: beginnings of the names of tensors the folder may lack, {base} standing for the encoder's.
     Raises UsageError when the weights do not fit the config.
     """
+    model, report = read_pretrained(kind, folder, **config_changes)
+    family = family_of(model.config.model_type)
+    new = tuple(name.format(base=family.base) for name in may_be_new)
+    absent = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
+    surplus = [name for name in report["unexpected_keys"] if f"{family.layers}." in name]
+    for name in sorted([name for name in absent if not name.startswith(new)] + surplus):
+        raise UsageError(f"{folder}: config.json and the weights do not agree about {name}")
+    return model
+
+
+def read_pretrained(kind: str, folder: Path, **config_changes: Any) -> tuple[Any, dict[str, Any]]:
+    """load_pretrained's model whatever its weights lack, and transformers' report of that."""
     require("torch", "transformers")
     import torch
     import transformers
@@ -132,13 +151,7 @@ def load_pretrained(kind: str, folder: Path, may_be_new: tuple[str, ...] = (), *
         )
     except Exception as error:  # a hostile config.json can fail in any way
         raise UsageError(f"{folder} could not be loaded: {first_line(error)}") from None
-    family = family_of(model.config.model_type)
-    new = tuple(name.format(base=family.base) for name in may_be_new)
-    absent = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
-    surplus = [name for name in report["unexpected_keys"] if f"{family.layers}." in name]
-    for name in sorted([name for name in absent if not name.startswith(new)] + surplus):
-        raise UsageError(f"{folder}: config.json and the weights do not agree about {name}")
-    return model.eval()
+    return model.eval(), report
 
 
 def parameter_count(model: nn.Module) -> int:

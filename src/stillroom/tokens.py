@@ -130,10 +130,15 @@ def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row], task: TaskSpec, pad_i
     return Tokens(
         ids=np.array([token for encoding in encodings for token in encoding.ids], dtype=np.int32),
         type_ids=np.array([kind for encoding in encodings for kind in encoding.type_ids], dtype=np.int32),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        offsets=offsets_of(lengths),
         labels=kind_of(task.kind).targets([row.label for row in rows], task.labels),
         pad_id=pad_id,
     )
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where rows of these lengths begin in a flat array, and where the last ends: int64 [rows + 1]."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def without_labels(tokens: Tokens) -> Tokens:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stillroom.distill import fill_mask
 from stillroom.distill import masked_batch as batches
-from stillroom.distill.corpus import Corpus, build_corpus
+from stillroom.distill.corpus import Corpus
 from stillroom.distill.fill_mask import (
     FillMaskWeights,
     distill_fill_mask,
@@ -34,26 +34,27 @@ LENGTH = 16
 SETTINGS = TrainSettings(epochs=2, learning_rate=3e-3, batch_size=16, seed=0, freeze_word_embeddings=False)
 
 
-def made_corpus(folder: Path, model: Path, text: Path) -> Corpus:
-    tokenizer_json = (model / "tokenizer.json").read_text("utf-8")
-    return build_corpus([text], tokenizer_json, LENGTH, folder / "corpus", 0.1)
-
-
 @pytest.fixture(scope="module")
 def corpus(
-    tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, review_text: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_bert: Path,
+    review_text: Callable[..., Path],
+    review_corpus: Callable[..., Corpus],
 ) -> Corpus:
     folder = tmp_path_factory.mktemp("corpus")
-    return made_corpus(folder, tiny_bert, review_text(folder / "text.txt"))
+    return review_corpus(folder, tiny_bert, review_text(folder / "text.txt"), LENGTH, 0.1)
 
 
 @pytest.fixture(scope="module")
 def few(
-    tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, review_text: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_bert: Path,
+    review_text: Callable[..., Path],
+    review_corpus: Callable[..., Corpus],
 ) -> Corpus:
     """Too little to learn much from, and quickly gone through."""
     folder = tmp_path_factory.mktemp("few")
-    return made_corpus(folder, tiny_bert, review_text(folder / "text.txt", 160))
+    return review_corpus(folder, tiny_bert, review_text(folder / "text.txt", 160), LENGTH, 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -234,10 +235,14 @@ def test_a_head_that_is_there_is_kept(tiny_masked_lm: Path, few: Corpus, tmp_pat
 
 @pytest.mark.parametrize("family", ["distilbert", "roberta"])
 def test_other_families_learn_too(
-    family: str, make_model_folder: Callable[..., Path], review_text: Callable[..., Path], tmp_path: Path
+    family: str,
+    make_model_folder: Callable[..., Path],
+    review_text: Callable[..., Path],
+    review_corpus: Callable[..., Corpus],
+    tmp_path: Path,
 ) -> None:
     source = open_masked_source(make_model_folder(tmp_path / "model", family, masked_lm=True))
-    corpus = made_corpus(tmp_path, source.folder, review_text(tmp_path / "text.txt", 400))
+    corpus = review_corpus(tmp_path, source.folder, review_text(tmp_path / "text.txt", 400), LENGTH, 0.1)
     teacher = load_masked_lm(source)
     student, facts = distill_fill_mask(teacher, corpus, SETTINGS, tmp_path / "work", "half")
     assert facts["epoch_losses"][-1] < facts["epoch_losses"][0]

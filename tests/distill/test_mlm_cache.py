@@ -17,7 +17,7 @@ import torch
 
 from stillroom.distill import fill_mask, mlm_cache
 from stillroom.distill import masked_batch as batches
-from stillroom.distill.corpus import Corpus, build_corpus
+from stillroom.distill.corpus import Corpus
 from stillroom.distill.fill_mask import FillMaskWeights, distill_fill_mask, plain_fill_mask
 from stillroom.distill.masked_batch import Masking, TeacherAnswers, live_teacher, masked_batch
 from stillroom.distill.masked_lm import load_masked_lm, open_masked_source
@@ -46,12 +46,13 @@ def teacher(tiny_masked_lm: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def corpus(
-    tmp_path_factory: pytest.TempPathFactory, tiny_masked_lm: Path, review_text: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_masked_lm: Path,
+    review_text: Callable[..., Path],
+    review_corpus: Callable[..., Corpus],
 ) -> Corpus:
     folder = tmp_path_factory.mktemp("corpus")
-    tokenizer_json = (tiny_masked_lm / "tokenizer.json").read_text("utf-8")
-    text = review_text(folder / "text.txt", 100)
-    return build_corpus([text], tokenizer_json, LENGTH, folder / "corpus", 0.1)
+    return review_corpus(folder, tiny_masked_lm, review_text(folder / "text.txt", 100), LENGTH, 0.1)
 
 
 class Untouchable:

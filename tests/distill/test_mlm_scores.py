@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.distill.corpus import Corpus, build_corpus
+from stillroom.distill.corpus import Corpus
 from stillroom.distill.masked_lm import load_masked_lm, open_masked_source
 from stillroom.distill.masking import mask_tokens
 from stillroom.distill.mlm_scores import one_at_a_time, score_fill_mask, spread
@@ -30,13 +30,13 @@ def model(tiny_masked_lm: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def corpus(
-    tmp_path_factory: pytest.TempPathFactory, tiny_masked_lm: Path, review_text: Callable[..., Path]
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_masked_lm: Path,
+    review_text: Callable[..., Path],
+    review_corpus: Callable[..., Corpus],
 ) -> Corpus:
     folder = tmp_path_factory.mktemp("corpus")
-    tokenizer_json = (tiny_masked_lm / "tokenizer.json").read_text("utf-8")
-    return build_corpus(
-        [review_text(folder / "text.txt", 600)], tokenizer_json, LENGTH, folder / "corpus", 0.2
-    )
+    return review_corpus(folder, tiny_masked_lm, review_text(folder / "text.txt", 600), LENGTH, 0.2)
 
 
 def test_masked_scores(model: Any, corpus: Corpus) -> None:
