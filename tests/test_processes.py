@@ -163,6 +163,23 @@ def test_sigterm_saves_what_no_checkpoint_had(given_files: tuple[Path, Path], tm
     assert len(list((work / "teacher" / "checkpoints").glob("step-*"))) == 1
 
 
+def test_they_part_before_they_end() -> None:
+    """Else gloo's threads are still there when Python ends, and abort the process now and then."""
+    program = """
+import atexit, torch.distributed
+atexit.register(lambda: print("parted", not torch.distributed.is_initialized()))
+from stillroom.processes import told_by_first
+print(told_by_first("here"), torch.distributed.is_initialized())
+"""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    assert sorted(done([*launch, "--no-python", sys.executable, "-c", program]).stdout.splitlines()) == [
+        "here True",
+        "here True",
+        "parted True",
+        "parted True",
+    ]
+
+
 def test_a_mistake_is_told_once(given_files: tuple[Path, Path], tmp_path: Path) -> None:
     words = arguments(given_files, tmp_path / "run", "--label-column", "absent")
     command = stillroom(*words, processes=2)

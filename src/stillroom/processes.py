@@ -6,6 +6,7 @@ The first does every step of a run and alone writes; the others join it where a 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -41,6 +42,16 @@ def connect() -> None:
 
     options: dict[str, Any] = {"timeout": PATIENCE} if process_count() > 1 else {}
     PartialState(cpu=not torch.cuda.is_available(), **options)
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Close what joins the processes: gloo's threads, if there at the end, abort one process in twenty."""
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def told_by_first(value: Any) -> Any:
