@@ -24,6 +24,7 @@ from stillroom.distill.masked_lm import AtPositions, MaskedSource, freeze_what_a
 from stillroom.distill.mlm_cache import Kept, cached_teacher
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
 from stillroom.errors import UsageError
+from stillroom.families import longest_input
 
 FORMS = ("same", "distilbert")  # of the student: the teacher's architecture, or a DistilBERT
 
@@ -154,8 +155,6 @@ def fill_mask_loss(
 
 def check_length(model: Any, corpus: Corpus) -> None:
     """Raise UsageError when the corpus' rows are longer than the model can read."""
-    from stillroom.families import longest_input
-
     if corpus.max_length > longest_input(model.config):
         raise UsageError(
             f"max_length {corpus.max_length}: this model reads at most {longest_input(model.config)} tokens"

@@ -62,9 +62,10 @@ TeacherAnswers = Callable[[Batch], tuple[Callable[[Tensor], Tensor], Tensor | No
 def masked_batch(
     corpus: Corpus, rows: np.ndarray, seed: int, epoch: int, masking: Masking, device: torch.device
 ) -> Batch:
-    """Training rows with the masks of an epoch, of each row alone: a row without an ordinary token is asked
+    """Training rows with the masks of an epoch.
 
-    for its first, so that no batch, and no process' share of one, is without a question.
+    A row without an ordinary token is asked for its first, so that no batch, and no process' share of one, is
+    without a question.
     """
     ids, starts = corpus.train.read(rows)
     special, variant = corpus.special, masking.variant(epoch)
