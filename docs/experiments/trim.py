@@ -1,9 +1,10 @@
 """What cutting the vocabulary costs and saves: python docs/experiments/trim.py RUN... [--out trim.json]
 
 RUN: finished folders of `stillroom distill` or `stillroom run` whose student has its whole vocabulary. Its
-student's vocabulary is cut to what the run's training texts need, and both are scored on the test split and
-exported. That is the student `--set student.vocabulary=trim` would have trained: with frozen word embeddings
-the lesson is the same bit for bit (tests/distill/test_distill.py), as every token of it is kept.
+student's vocabulary is cut to what its training texts need, those without labels too, and both are scored on
+the test split and exported. That is the student `--set student.vocabulary=trim` would have trained: with
+frozen word embeddings the lesson is the same bit for bit (tests/distill/test_distill.py), as every token of
+it is kept.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from stillroom.kinds import all_scores
 from stillroom.numerics import compare_logits
 from stillroom.splits import load_splits
 from stillroom.step_data import encode_for
+from stillroom.step_transfer import load_transfer
+from stillroom.steps import Run
 from stillroom.student import load_model, load_student, parameter_count, save_student
 
 
@@ -32,7 +35,8 @@ def cut_student(run: Path, folder: Path) -> dict[str, Any]:
     student, splits = load_student(run / "student"), load_splits(run / "data")
     model = load_model(student.folder)
     tokenizer_json = (student.folder / "tokenizer.json").read_text(encoding="utf-8")
-    texts = [text for row in splits.train for text in (row.text, row.pair) if text is not None]
+    rows = (*splits.train, *load_transfer(Run(run)))
+    texts = [text for row in rows for text in (row.text, row.pair) if text is not None]
     trimmed = trim_tokenizer(tokenizer_json, texts, keep_ids=config_ids(model.config))
     small = trim_model(model, trimmed.source_ids)
     (folder / "cut").mkdir()
