@@ -6,6 +6,7 @@ divergence of the student's probabilities from the teacher's, whose error bar is
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,22 @@ from stillroom.files import read_json, write_json
 from stillroom.splits import load_splits
 from stillroom.step_data import encode_for
 from stillroom.student import load_model, load_student
+from stillroom.text import Row
 
 
-def answers(run: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+def answers(run: Path, name: str, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities [rows, labels] of a model of the run, float64, and the labels [rows]."""
-    splits, found = load_splits(run / "data"), load_student(run / name)
-    tokens = encode_for(found.folder, found.task, (*splits.test, *splits.validation))
+    found = load_student(run / name)
+    tokens = encode_for(found.folder, found.task, rows)
     logits = predict_logits(load_model(found.folder), tokens, found.task.inputs, f"{run.name}, {name}")
     return torch.from_numpy(logits).double().log_softmax(-1).numpy(), np.asarray(tokens.labels)
 
 
 def compare(run: Path) -> dict[str, Any]:
     """Figures of one run; kl_error: the standard error of the mean over the rows."""
-    (teacher, labels), (student, _) = answers(run, "teacher"), answers(run, "student")
+    splits = load_splits(run / "data")
+    rows = (*splits.test, *splits.validation)
+    (teacher, labels), (student, _) = (answers(run, name, rows) for name in ("teacher", "student"))
     kl = (np.exp(teacher) * (teacher - student)).sum(axis=1)
     accuracy = {
         name: float((answer.argmax(axis=1) == labels).mean())

@@ -8,44 +8,33 @@ seed on one core.
 """
 
 import argparse
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from branches import distilled
 
 from stillroom.benchmarks.machine import describe_machine
 from stillroom.benchmarks.seeds import figure, mean_and_spread
-from stillroom.cli import main as stillroom
-from stillroom.files import read_json, write_json
+from stillroom.files import write_json
 
 SPLITS = ("test", "validation")
 
 
-def distilled(seed: int, out: Path, layers: str, more: list[str]) -> dict[str, Any]:
+def student_of(seed: int, out: Path, layers: str, more: list[str]) -> dict[str, Any]:
     """Facts of the teacher and of a student of so many layers; data and teacher are those of "half"."""
     half = out / f"full-{seed}"
     run = half if layers == "half" else out / f"full-{seed}-{layers}"
-    if not run.exists() and run != half:
-        partial = out / f".{run.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(half, partial)
-        partial.rename(run)
     options = ["--set", f"student.layers={layers}", *(word for one in more for word in ("--set", one))]
-    if code := stillroom(["distill", "full", "--seed", str(seed), "--out", str(run), *options]):
-        sys.exit(code)
-    found = {}
-    for step in ("teacher", "student"):
-        record = read_json(run / ".stillroom" / "steps" / f"{step}.json")
-        facts = record["facts"]
-        found[step] = {
-            **{split: facts[split]["accuracy"] for split in SPLITS},
-            "parameters": facts["parameters"],
+    return {
+        step: {
+            **{split: record["facts"][split]["accuracy"] for split in SPLITS},
+            "parameters": record["facts"]["parameters"],
             "seconds": record["seconds"],
-            "training": facts["training"],
+            "training": record["facts"]["training"],
         }
-    return found
+        for step, record in distilled("full", seed, run, half, options).items()
+    }
 
 
 def line(name: str, models: list[dict[str, Any]], teachers: list[dict[str, Any]]) -> str:
@@ -70,7 +59,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     options = parser.parse_args()
     runs = {
-        layers: {seed: distilled(seed, options.out, layers, options.set) for seed in options.seeds}
+        layers: {seed: student_of(seed, options.out, layers, options.set) for seed in options.seeds}
         for layers in ("half", *options.layers)
     }
     machine = describe_machine(torch.get_num_threads())

@@ -9,15 +9,13 @@ the versions and the date. A second call goes on where one stopped.
 """
 
 import argparse
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from branches import distilled
 
 from stillroom.benchmarks.machine import describe_machine, usable_cores
-from stillroom.cli import main as stillroom
 from stillroom.files import read_json, write_json
 from stillroom.recipe import load_recipe
 
@@ -50,16 +48,7 @@ def students_of(
     teacher = out / f"seed-{seed}-{VARIANTS[LABELLED][0]}"
     for name, (folder, options) in variants.items():
         run = out / f"seed-{seed}-{folder}"
-        if not run.exists() and run != teacher:
-            partial = out / f".{run.name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(teacher, partial)  # data and teacher are kept, the student is made again
-            partial.rename(run)
-        if code := stillroom(["distill", "demo", "--seed", str(seed), "--out", str(run), *options, *more]):
-            sys.exit(code)
-        steps = {
-            step: read_json(run / ".stillroom" / "steps" / f"{step}.json") for step in ("teacher", "student")
-        }
+        steps = distilled("demo", seed, run, teacher, [*options, *more])
         scores = {step: record["facts"]["test"] for step, record in steps.items()}
         found[name] = {
             "accuracy": 100 * scores["student"]["accuracy"],

@@ -278,9 +278,6 @@ def test_squared_error_loss_is_the_reference(values: tuple[Array, Array], flat: 
         assert float(squared_error_loss(tensor(one), tensor(other))) == pytest.approx(wanted, rel=1e-5)
 
 
-# As in test_losses.py, torch.autograd.gradcheck moves too little for a cast to float32.
-
-
 @settings(max_examples=25)
 @given(pairs(2), st.floats(1, 4))
 def test_gradients_of_the_losses_on_answers(logits: tuple[Array, Array], temperature: float) -> None:
@@ -410,9 +407,6 @@ def test_relation_loss_is_the_reference(drawn: Any, heads: int) -> None:
     found = relations_of(states, mask, heads)
     assert found.shape == ()
     assert float(found) == pytest.approx(relation_reference(states, mask, heads), rel=1e-5, abs=1e-5)
-
-
-# As in test_losses.py, torch.autograd.gradcheck moves too little for a cast to float32.
 
 
 @settings(max_examples=15)
