@@ -166,10 +166,12 @@ def test_sigterm_saves_what_no_checkpoint_had(given_files: tuple[Path, Path], tm
 def test_they_part_before_they_end() -> None:
     """Else gloo's threads are still there when Python ends, and abort the process now and then."""
     program = """
-import atexit, torch.distributed
-atexit.register(lambda: print("parted", not torch.distributed.is_initialized()))
+import atexit, os, torch.distributed
+def say(words):  # in one write: both processes have the same pipe, and print may take several
+    os.write(1, (words + "\\n").encode())
+atexit.register(lambda: say(f"parted {not torch.distributed.is_initialized()}"))
 from stillroom.processes import told_by_first
-print(told_by_first("here"), torch.distributed.is_initialized())
+say(f"{told_by_first('here')} {torch.distributed.is_initialized()}")
 """
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     assert sorted(done([*launch, "--no-python", sys.executable, "-c", program]).stdout.splitlines()) == [
