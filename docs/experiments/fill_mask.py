@@ -38,6 +38,7 @@ LENGTH = 64
 HELD_OUT = 0.05
 SETTINGS = TrainSettings(epochs=1, learning_rate=5e-4, batch_size=32, seed=0, freeze_word_embeddings=False)
 TEACHING = replace(SETTINGS, epochs=2, learning_rate=3e-4)
+STUDENTS = {"without the teacher": plain_fill_mask, "distilled": distill_fill_mask}
 SCORES = {"masked_loss": "{:.3f}", "masked_accuracy": "{:.1%}", "pseudo_perplexity": "{:.1f}"}
 
 
@@ -51,19 +52,16 @@ def teacher_of(corpus: Corpus, work: Path) -> Any:
     return load_masked_lm(open_masked_source(work / "teacher"))
 
 
-def scores_of_seed(teacher: Any, corpus: Corpus, work: Path, seed: int, epochs: int) -> dict[str, Any]:
-    """Scores and training facts of both students of a seed, kept in work."""
-    kept = work / f"scores-{seed}.json"
-    if kept.is_file():
-        return dict(json.loads(kept.read_text()))
-    settings, found = replace(SETTINGS, seed=seed, epochs=epochs), {}
-    for name, train in (("without the teacher", plain_fill_mask), ("distilled", distill_fill_mask)):
+def scores_of(teacher: Any, corpus: Corpus, work: Path, name: str, seed: int, epochs: int) -> dict[str, Any]:
+    """Scores and training facts of a student, kept in work. name: a key of STUDENTS."""
+    kept = work / f"{name}-{seed}.json"
+    if not kept.is_file():
         start = time.monotonic()
-        model, facts = train(teacher, corpus, settings, work / f"{name}-{seed}", LAYERS)
+        settings = replace(SETTINGS, seed=seed, epochs=epochs)
+        model, facts = STUDENTS[name](teacher, corpus, settings, work / f"{name}-{seed}", LAYERS)
         seconds = time.monotonic() - start
-        found[name] = {"seconds": seconds, **score_fill_mask(model, corpus, name), "training": facts}
-    write_json(kept, found)
-    return found
+        write_json(kept, {"seconds": seconds, **score_fill_mask(model, corpus, name), "training": facts})
+    return dict(json.loads(kept.read_text()))
 
 
 def row(name: str, parameters: int, all_scores: list[dict[str, Any]]) -> str:
@@ -84,10 +82,12 @@ def main(texts: Path, work: Path, out: Path, every: int, epochs: int) -> None:
     student = student_from_teacher(teacher, LAYERS)
     alone = {"teacher": score_fill_mask(teacher, corpus, "teacher"),
              "student before training": score_fill_mask(student, corpus, "start")}  # fmt: skip
-    seeds = [scores_of_seed(teacher, corpus, work, seed, epochs) for seed in SEEDS]
+    seeds = [
+        {name: scores_of(teacher, corpus, work, name, seed, epochs) for name in STUDENTS} for seed in SEEDS
+    ]
     sizes = {"teacher": parameter_count(teacher)}
     lines = [row(name, sizes.get(name, parameter_count(student)), [scores]) for name, scores in alone.items()]
-    for name in seeds[0]:
+    for name in STUDENTS:
         lines.append(row(f"{name}, n = {len(seeds)}", parameter_count(student), [one[name] for one in seeds]))
     gains = [one["without the teacher"]["masked_loss"] - one["distilled"]["masked_loss"] for one in seeds]
     machine = describe_machine(torch.get_num_threads())
