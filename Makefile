@@ -20,7 +20,7 @@ types: $(INSTALLED)
 	rm -rf build/typing && mkdir -p build/typing/stillroom
 	cd build/typing/stillroom && ln -s ../../../src/stillroom/* ../../../distill ../../../export ../../../benchmarks . \
 		&& ln -s ../../../docs/schemas schemas
-	$(PY) -m mypy build/typing/stillroom
+	$(PY) -m mypy build/typing/stillroom docs/experiments
 
 unit: $(INSTALLED)
 	$(PY) -m pytest

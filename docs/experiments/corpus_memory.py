@@ -46,8 +46,9 @@ def steps(folder: Path) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from stillroom.distill.fill_mask import FillMaskWeights, Masking, fill_mask_loss, live_teacher
+    from stillroom.distill.fill_mask import FillMaskWeights, fill_mask_loss
     from stillroom.distill.layers import student_from_teacher
+    from stillroom.distill.masked_batch import Masking, live_teacher
     from stillroom.distill.masked_lm import AtPositions
     from stillroom.student import parameter_count
 
@@ -61,7 +62,7 @@ def steps(folder: Path) -> dict[str, Any]:
     for step in range(STEPS):
         rows = order[np.arange(step * BATCH, (step + 1) * BATCH) % len(order)]
         terms = loss_of(AtPositions(student), rows, 0)
-        torch.stack([loss for loss, _ in terms.values()]).sum().backward()
+        torch.stack([loss for loss, _ in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     weights = 4 * (parameter_count(teacher) + 4 * parameter_count(student))  # gradient and two moments

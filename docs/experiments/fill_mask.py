@@ -22,8 +22,9 @@ import torch
 
 from stillroom.benchmarks.machine import describe_machine
 from stillroom.distill.corpus import Corpus, build_corpus
-from stillroom.distill.fill_mask import Masking, distill_fill_mask, plain_fill_mask, teach_mlm_head
+from stillroom.distill.fill_mask import distill_fill_mask, plain_fill_mask, teach_mlm_head
 from stillroom.distill.layers import student_from_teacher
+from stillroom.distill.masked_batch import Masking
 from stillroom.distill.masked_lm import load_masked_lm, open_masked_source, save_masked_lm
 from stillroom.distill.mlm_scores import score_fill_mask
 from stillroom.distill.train import TrainSettings
@@ -38,7 +39,7 @@ LENGTH = 64
 HELD_OUT = 0.05
 SETTINGS = TrainSettings(epochs=1, learning_rate=5e-4, batch_size=32, seed=0, freeze_word_embeddings=False)
 TEACHING = replace(SETTINGS, epochs=2, learning_rate=3e-4)
-STUDENTS = {"without the teacher": plain_fill_mask, "distilled": distill_fill_mask}
+STUDENTS: dict[str, Any] = {"without the teacher": plain_fill_mask, "distilled": distill_fill_mask}
 SCORES = {"masked_loss": "{:.3f}", "masked_accuracy": "{:.1%}", "pseudo_perplexity": "{:.1f}"}
 
 
@@ -118,5 +119,5 @@ def main(texts: Path, work: Path, out: Path, every: int, epochs: int) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (4, 6):
         sys.exit(__doc__)
-    numbers = [int(argument) for argument in sys.argv[4:]] or [8, SETTINGS.epochs]
-    main(*map(Path, sys.argv[1:4]), *numbers)
+    every, epochs = [int(argument) for argument in sys.argv[4:]] or [8, SETTINGS.epochs]
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), every, epochs)

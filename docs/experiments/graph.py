@@ -27,7 +27,7 @@ def main(model: Path) -> None:
     task = load_student(model).task
     ids = load_tokenizer(model, task.max_length).encode(GOLDEN_TEXTS[-1]).ids
     with tempfile.TemporaryDirectory() as scratch:
-        subjects = []
+        subjects: list[Subject] = []
         for scheme in ("fp32", "int8-dynamic"):
             for graph, attention in GRAPHS.items():
                 for shorten in (True, False):

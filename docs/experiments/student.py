@@ -19,8 +19,8 @@ from stillroom.distill.objective import LossWeights
 from stillroom.distill.teacher import open_source, start_model
 from stillroom.distill.train import TrainSettings
 from stillroom.extras import resolve_source
-from stillroom.numerics import accuracy
 from stillroom.recipe import load_recipe
+from stillroom.scores import accuracy
 from stillroom.splits import fold_key, load_splits, make_splits
 from stillroom.student import load_model, load_student
 from stillroom.text import Columns, read_rows
@@ -36,7 +36,7 @@ WEIGHTS = LossWeights(
     RECIPE.student.cosine_weight,
 )
 # name -> changed loss weights, changed settings, layers
-VARIANTS: dict[str, tuple[dict[str, float], dict[str, Any], str | tuple[int, ...]]] = {
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], str | tuple[int, ...]]] = {
     "as in demo.toml, but 3 epochs": ({}, {}, "half"),
     "5 epochs": ({}, {"epochs": 5}, "half"),
     "learning rate 3e-4": ({}, {"learning_rate": 3e-4}, "half"),

@@ -82,7 +82,9 @@ def prepare(teacher: Path, rows: list[Row], folder: Path, batch_size: int, max_l
         save_student(folder / name, part, source.tokenizer_json, source.task, {})
     tokenizer = load_tokenizer(folder / "teacher", source.task.max_length)
     tokens = encode_rows(tokenizer, rows, source.task, pad_id_of(folder / "teacher", tokenizer))
-    arrays = {name: value for name, value in vars(tokens).items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {
+        name: value for name, value in vars(tokens).items() if isinstance(value, np.ndarray)
+    }
     np.savez(folder / "rows.npz", **arrays)
     return {
         "folder": str(folder),
@@ -120,7 +122,7 @@ def run_loop(request: dict[str, Any], python: str, timeout_s: float) -> dict[str
 
 def with_teacher(found: dict[str, Any], rows: int, epochs: int) -> float:
     """Samples a second of so many epochs when computing the teacher's outputs, once, is part of them."""
-    return epochs * rows / (found["teacher_s"] + epochs * found["timed_s"])
+    return float(epochs * rows / (found["teacher_s"] + epochs * found["timed_s"]))
 
 
 def measure_loops(

@@ -181,7 +181,7 @@ def trainer_loop(request: Request, *, bf16: bool) -> dict[str, Any]:
 
     teacher, weights = load(request, "teacher").eval(), request["weights"]
 
-    class DistillationTrainer(transformers.Trainer):
+    class DistillationTrainer(transformers.Trainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
             output = model(**inputs, output_hidden_states=True)
             # accelerate casts inside the model that it prepared, not inside the teacher.

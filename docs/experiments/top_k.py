@@ -87,8 +87,8 @@ def compared(logits: torch.Tensor, wanted: torch.Tensor, k: int, temperature: fl
     whole, part = (logits.clone().requires_grad_() for _ in range(2))
     full_loss = soft_target_loss(whole, wanted, temperature)
     part_loss = top_k_soft_loss(part, top.half(), labels, rest, temperature)
-    full_loss.backward()
-    part_loss.backward()
+    for loss in (full_loss, part_loss):
+        loss.backward()  # type: ignore[no-untyped-call]
     assert whole.grad is not None and part.grad is not None
     cosine = F.cosine_similarity(whole.grad, part.grad, dim=-1).mean()
     values = (full_loss, part_loss, top.exp().sum(dim=-1).mean(), cosine)

@@ -41,7 +41,8 @@ def cut_student(run: Path, folder: Path) -> dict[str, Any]:
     small = trim_model(model, trimmed.source_ids)
     (folder / "cut").mkdir()
     save_student(folder / "cut", small, trimmed.tokenizer_json, student.task, {})
-    logits, found = [], {"run": run.name}
+    logits: list[np.ndarray] = []
+    found: dict[str, Any] = {"run": run.name}
     for name, place, it in (("whole", student.folder, model), ("cut", folder / "cut", small)):
         tokens = encode_for(place, student.task, splits.test)
         logits.append(predict_logits(it, tokens, student.task.inputs, f"{run.name}, {name}"))
@@ -53,7 +54,7 @@ def cut_student(run: Path, folder: Path) -> dict[str, Any]:
             "int8_bytes": artifact.size_bytes,
             **all_scores(student.task.kind, logits[-1], tokens.labels),
         }
-    agreement = compare_logits(*logits, student.task.kind)
+    agreement = compare_logits(logits[0], logits[1], student.task.kind)
     return {**found, "flip_rate": agreement.flip_rate, "agreement": asdict(agreement)}
 
 
