@@ -18,7 +18,7 @@ import numpy as np
 import stillroom
 from stillroom.artifact import check_file, load_artifact
 from stillroom.errors import CheckFailed, UsageError
-from stillroom.export.golden import answer, golden_tolerance, golden_vectors, predict_one
+from stillroom.export.golden import golden_tolerance, golden_vectors, predict_one
 from stillroom.export.targets import TARGETS, Predict, load_predictor
 from stillroom.files import (
     read_json,
@@ -28,7 +28,7 @@ from stillroom.files import (
     staged_folder,
     write_json,
 )
-from stillroom.numerics import sigmoid, softmax
+from stillroom.kinds import kind_of
 from stillroom.student import load_student
 from stillroom.task import TaskSpec, task_from_dict
 from stillroom.tokens import encode_one, load_tokenizer, pad_id_of
@@ -75,19 +75,16 @@ class Bundle:
         start = time.perf_counter()
         ids, kinds = encode_one(self.tokenizer, text, pair)
         logits = predict_one(self.predict, self.task.inputs, ids, kinds)
-        found = answer(self.task, logits)
+        kind = kind_of(self.task.kind)
+        found = kind.answer(self.task.labels, logits)
         names = (found,) if isinstance(found, str) else () if isinstance(found, float) else tuple(found)
         score = found if isinstance(found, float) else None
-        shares: list[float] = []
-        if score is None:
-            shares = (
-                sigmoid(logits) if self.task.kind == "multi-label" else softmax(logits[None])[0]
-            ).tolist()
+        shares = kind.probabilities(logits).tolist() if kind.probabilities else []
         return Prediction(
             label=", ".join(names) if score is None else f"{score:.4g}",
             labels=names,
             score=score,
-            probabilities=dict(zip(self.task.labels, shares, strict=score is None)),
+            probabilities=dict(zip(self.task.labels, shares, strict=kind.probabilities is not None)),
             latency_ms=(time.perf_counter() - start) * 1e3,
             tokens=len(ids),
         )
@@ -248,6 +245,7 @@ def replay_goldens(bundle: Bundle) -> float:
     allowed, largest = float(bundle.manifest["golden"]["max_abs_error"]), 0.0
     if not isinstance(goldens, list) or len(goldens) != bundle.manifest["golden"]["count"]:
         raise CheckFailed(f"{bundle.folder}: golden.json does not hold as many vectors as announced")
+    answer = kind_of(bundle.task.kind).answer
     for entry in (_golden_of(golden, bundle.task) for golden in goldens):
         ids, kinds = encode_one(bundle.tokenizer, entry["text"], entry.get("pair"))
         if ids != entry["input_ids"]:
@@ -259,7 +257,7 @@ def replay_goldens(bundle: Bundle) -> float:
                 f"golden text {entry['text'][:80]!r}: logits are {error:.4g} from those recorded "
                 f"(allowed {allowed:g})"
             )
-        if entry.get("label") != answer(bundle.task, np.array(entry["logits"])):
+        if entry.get("label") != answer(bundle.task.labels, np.array(entry["logits"])):
             raise CheckFailed(f"golden text {entry['text'][:80]!r}: its label is not that of its logits")
         largest = max(largest, error)
     return largest

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.export.targets import Predict
+from stillroom.kinds import kind_of
 from stillroom.task import TaskSpec
 from stillroom.tokens import encode_one
 
@@ -57,7 +58,7 @@ GOLDEN_TEXTS = (
 
 def golden_vectors(tokenizer: Tokenizer, predict: Predict, task: TaskSpec) -> list[dict[str, Any]]:
     """One entry per golden text, computed one text at a time, unpadded, as an app does it."""
-    entries = []
+    entries, answer = [], kind_of(task.kind).answer
     for index, text in enumerate(GOLDEN_TEXTS):
         pair = GOLDEN_TEXTS[(index + 1) % len(GOLDEN_TEXTS)] if task.pair else None
         ids, kinds = encode_one(tokenizer, text, pair)
@@ -66,7 +67,7 @@ def golden_vectors(tokenizer: Tokenizer, predict: Predict, task: TaskSpec) -> li
             "text": text,
             "input_ids": ids,
             "logits": [float(value) for value in logits],
-            "label": answer(task, logits),
+            "label": answer(task.labels, logits),
         }
         if pair is not None:
             entry["pair"] = pair
@@ -76,20 +77,10 @@ def golden_vectors(tokenizer: Tokenizer, predict: Predict, task: TaskSpec) -> li
     return entries
 
 
-def answer(task: TaskSpec, logits: np.ndarray) -> str | list[str] | float:
-    """What logits [labels] say: a label; the labels whose logit is 0 or more; or a score."""
-    if task.kind == "regression":
-        return float(logits[0])
-    if task.kind == "multi-label":
-        return [label for label, logit in zip(task.labels, logits, strict=True) if logit >= 0]
-    return task.labels[int(logits.argmax())]
-
-
 def golden_tolerance(task: TaskSpec, goldens: Sequence[dict[str, Any]]) -> float:
     """How far replayed logits may be from these: scores may have any unit, so their own spread counts."""
-    if task.kind != "regression":
-        return GOLDEN_TOLERANCE
-    return GOLDEN_TOLERANCE * max(1.0, float(np.std([entry["logits"][0] for entry in goldens])))
+    logits = np.array([entry["logits"] for entry in goldens])
+    return GOLDEN_TOLERANCE * max(1.0, kind_of(task.kind).unit(logits))
 
 
 def predict_one(predict: Predict, inputs: Sequence[str], ids: list[int], kinds: list[int]) -> np.ndarray:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from stillroom.errors import UsageError
 from stillroom.kinds import KINDS, SCORE_WORDS, all_scores, fixed_answer, in_words, kind_of, label_set
-from stillroom.numerics import SCORE_DECIDED_FLIP, SCORE_FLIP, compare_logits, sigmoid
 from stillroom.splits import make_splits
 from stillroom.text import Columns, Row, read_rows
 
@@ -112,27 +111,3 @@ def test_what_is_no_set_of_labels(tmp_path: Path, label: str) -> None:
     (tmp_path / "rows.jsonl").write_text(f'{{"text": "t", "label": {label}}}', "utf-8")
     with pytest.raises(UsageError, match=r"rows\.jsonl:1: column 'label': expected a label"):
         read_rows(tmp_path / "rows.jsonl", Columns("text", "label"), kind="multi-label")
-
-
-def test_another_set_of_labels_is_a_flip() -> None:
-    reference = np.array([[3.0, -3.0], [3.0, 0.01], [-3.0, -3.0]])
-    changed = np.array([[3.0, -3.0], [3.0, -0.01], [3.0, -3.0]])
-    found = compare_logits(reference, changed, "multi-label")
-    assert found.flip_rate == pytest.approx(2 / 3)
-    assert found.decided_flip_rate == pytest.approx(1 / 3)  # the middle row was undecided
-    assert found.worst_row == 2
-    assert sigmoid(np.array([-800.0, 0.0, 800.0])).tolist() == [0.0, 0.5, 1.0]
-
-
-def test_a_moved_score_is_a_flip_in_units_of_the_spread() -> None:
-    reference = np.array([[0.0], [100.0], [200.0], [300.0]])
-    spread = reference.std()
-    moved = (
-        reference
-        + np.array([[0.0], [0.9 * SCORE_FLIP], [1.1 * SCORE_FLIP], [1.1 * SCORE_DECIDED_FLIP]]) * spread
-    )
-    found = compare_logits(reference, moved, "regression")
-    assert (found.flip_rate, found.decided_flip_rate, found.worst_row) == (0.5, 0.25, 3)
-    assert found.max_abs_error == pytest.approx(1.1 * SCORE_DECIDED_FLIP)
-    same = compare_logits(reference, reference, "regression")
-    assert (same.max_abs_error, same.cosine, same.flip_rate) == (0.0, pytest.approx(1.0), 0.0)

@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stillroom.numerics import TIE_MARGIN, Agreement, compare_logits, softmax
+from stillroom.answers import TIE_MARGIN
+from stillroom.numerics import Agreement, compare_logits
 from stillroom.scores import accuracy, macro_f1
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
@@ -129,19 +130,6 @@ def test_a_model_that_answers_the_same_to_everything_is_not_alike() -> None:
 def test_shapes_that_cannot_be_compared(one: tuple[int, ...], other: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="logits have shape"):
         compare_logits(np.zeros(one), np.zeros(other))
-
-
-@given(matrices)
-def test_softmax_is_the_plain_one(logits: np.ndarray) -> None:
-    found = softmax(logits)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, [plain_softmax(row) for row in logits.tolist()], atol=1e-12)
-    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-12)
-
-
-def test_softmax_of_large_logits() -> None:
-    found = softmax(np.array([[1e4, 0.0], [-1e4, -1e4]], dtype=np.float32))
-    np.testing.assert_allclose(found, [[1.0, 0.0], [0.5, 0.5]])
 
 
 scored = shapes.flatmap(

@@ -1,4 +1,4 @@
-"""What differs between the kinds of task, in one table: labels as they are written, targets, scores.
+"""What differs between the kinds of task, in one table: labels as they are written, targets, answers, scores.
 
 A row's label is one string whatever the kind: a class; the labels of a multi-label row, sorted, one a line
 ("" for none); or a number. text.py reads them into this form.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stillroom import scores
+from stillroom import answers, scores
 from stillroom.errors import UsageError
 
 STRATA = 5  # equal shares of the rows by score, each of which every split of a regression gets rows of
@@ -27,13 +27,20 @@ class Kind:
 
     names: a row's label -> those of the task's labels that it holds. targets: row labels and the task's
     labels -> what the logits should say. strata: row labels -> the group of each row; every split gets the
-    same share of every group. problem_type: Hugging Face's name.
+    same share of every group. answer, changes: see answers.py. probabilities: logits -> shares of the
+    labels; None where there are none. unit: logits -> the unit their errors are told in. exclusive: a row
+    has one of the labels, and a shift of all its logits changes nothing. problem_type: Hugging Face's name.
     """
 
     scores: dict[str, Score]
     names: Callable[[str], tuple[str, ...]]
     targets: Callable[[Sequence[str], Sequence[str]], np.ndarray]
     strata: Callable[[Sequence[str]], list[str]]
+    answer: Callable[[Sequence[str], np.ndarray], str | list[str] | float]
+    probabilities: Callable[[np.ndarray], np.ndarray] | None
+    changes: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    unit: Callable[[np.ndarray], float]
+    exclusive: bool
     problem_type: str
     fewest_labels: int
 
@@ -83,32 +90,51 @@ def score_strata(row_labels: Sequence[str]) -> list[str]:
 
 KINDS = {
     "text-classification": Kind(
-        {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1},
-        lambda label: (label,),
-        class_targets,
-        list,
-        "single_label_classification",
-        2,
+        scores={"accuracy": scores.accuracy, "macro_f1": scores.macro_f1},
+        names=lambda label: (label,),
+        targets=class_targets,
+        strata=list,
+        answer=answers.likeliest_label,
+        probabilities=answers.softmax,
+        changes=answers.class_changes,
+        unit=lambda logits: 1.0,
+        exclusive=True,
+        problem_type="single_label_classification",
+        fewest_labels=2,
     ),
     "multi-label": Kind(
-        {
+        scores={
             "micro_f1": scores.multilabel_micro_f1,
             "macro_f1": scores.multilabel_macro_f1,
             "exact_match": scores.exact_match,
         },
-        label_set,
-        multilabel_targets,
-        rarest_label,
-        "multi_label_classification",
-        1,
+        names=label_set,
+        targets=multilabel_targets,
+        strata=rarest_label,
+        answer=answers.said_labels,
+        probabilities=answers.sigmoid,
+        changes=answers.label_set_changes,
+        unit=lambda logits: 1.0,
+        exclusive=False,
+        problem_type="multi_label_classification",
+        fewest_labels=1,
     ),
     "regression": Kind(
-        {"pearson": scores.pearson, "spearman": scores.spearman, "rmse": scores.root_mean_squared_error},
-        lambda label: (SCORE,),
-        score_targets,
-        score_strata,
-        "regression",
-        1,
+        scores={
+            "pearson": scores.pearson,
+            "spearman": scores.spearman,
+            "rmse": scores.root_mean_squared_error,
+        },
+        names=lambda label: (SCORE,),
+        targets=score_targets,
+        strata=score_strata,
+        answer=answers.score,
+        probabilities=None,
+        changes=answers.score_changes,
+        unit=answers.score_spread,
+        exclusive=False,
+        problem_type="regression",
+        fewest_labels=1,
     ),
 }
 

@@ -6,20 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A change of label between two answers whose probabilities are this close is a tie broken the other way,
-# not a different answer. Flips are always counted and shown; only decided flips fail a check.
-TIE_MARGIN = 0.1
-# A score has no label to flip: it is another answer when it moved by so many standard deviations of the
-# scores, and a decided one when by so many more. int8 moves scores by a few hundredths.
-SCORE_FLIP, SCORE_DECIDED_FLIP = 0.1, 0.25
+from stillroom.kinds import kind_of
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How far logits are from reference logits over the same rows.
 
-    max_abs_error: logits. cosine: of all logits as one vector, each row's mean removed (a shift of a row
-    changes no answer; the smallest cosine of a row would tell of rows whose logits are all nearly alike).
+    max_abs_error: logits, or spreads of the scores. cosine: of all logits as one vector, their mean removed;
+    where labels exclude each other each row's mean, as a shift of a row changes no answer (the smallest
+    cosine of a row would tell of rows whose logits are all nearly alike).
     flip_rate, decided_flip_rate: shares of rows. worst_row: index of the row with the largest error, a
     decided flip before any other.
     """
@@ -32,22 +28,10 @@ class Agreement:
     worst_row: int
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities [rows, labels] from logits [rows, labels]."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), in a form that does not overflow."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64))))
-
-
 def compare_logits(reference: np.ndarray, logits: np.ndarray, kind: str = "text-classification") -> Agreement:
     """Compare logits [rows, labels] with reference logits of the same shape.
 
-    kind: what another answer means: another class; another set of labels; a score that moved by more than
-    SCORE_FLIP of the spread of the reference's scores. For "regression" errors are in units of that spread.
+    kind: of task; says what another answer is (see answers.py) and the unit of errors.
     Raises ValueError when the shapes differ or there are no rows. A value that is not finite counts as an
     infinite error and a flip.
     """
@@ -57,14 +41,13 @@ def compare_logits(reference: np.ndarray, logits: np.ndarray, kind: str = "text-
     finite = np.asarray((np.isfinite(got) & np.isfinite(expected)).all(axis=1))
     expected = np.where(finite[:, None], expected, 0.0)
     got = np.where(finite[:, None], got, 0.0)
-    if kind == "regression":
-        spread = float(expected.std()) or 1.0  # without one, in the scores' own unit
-        expected, got = expected / spread, got / spread
+    told = kind_of(kind)
+    unit = told.unit(expected)
+    expected, got = expected / unit, got / unit
     errors = np.where(finite, np.abs(expected - got).max(axis=1), np.inf)
-    changed, margin = _changes(expected, got, kind)
-    flipped = changed | ~finite
-    decided = flipped & ((margin >= TIE_MARGIN) | ~finite)
-    axis = None if kind == "regression" else 1  # the mean of one number is that number
+    changed, firm = told.changes(expected, got)
+    flipped, decided = changed | ~finite, (changed & firm) | ~finite
+    axis = 1 if told.exclusive else None
     left = expected - expected.mean(axis=axis, keepdims=True)
     right = got - got.mean(axis=axis, keepdims=True)
     lengths = float(np.linalg.norm(left)), float(np.linalg.norm(right))
@@ -81,17 +64,3 @@ def compare_logits(reference: np.ndarray, logits: np.ndarray, kind: str = "text-
         decided_flip_rate=float(decided.mean()),
         worst_row=int(suspects.argmax()),
     )
-
-
-def _changes(expected: np.ndarray, got: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Per row: is the answer another one, and by what margin of probability was the first one decided?"""
-    if kind == "text-classification":
-        ranked = np.sort(softmax(expected), axis=1)
-        margin = ranked[:, -1] - ranked[:, -2]
-        return expected.argmax(axis=1) != got.argmax(axis=1), margin
-    if kind == "multi-label":
-        changed = (expected >= 0) != (got >= 0)
-        margins = np.abs(2.0 * sigmoid(expected) - 1.0)  # between saying a label and not saying it
-        return changed.any(axis=1), np.where(changed, margins, 0.0).max(axis=1)
-    moved = np.abs(expected - got).max(axis=1)
-    return moved > SCORE_FLIP, np.where(moved > SCORE_DECIDED_FLIP, 1.0, 0.0)
