@@ -6,7 +6,7 @@ TEXTS: a folder of .txt files, for the record sotu/data of the npm package @stdl
 of the Union speeches, public domain). WORK: a scratch folder; a second call goes on from there.
 Teaches MiniLM, which has no masked-LM head, then trains students of three of its layers with and without its
 answers, the same steps, and scores all on held-out rows; three seeds. Prints a table, writes OUT.json.
-EVERY: take one file of so many (default 8, about 25 minutes on two cores; 1 for all). EPOCHS: of the
+EVERY: take one file of so many (default 8, about 25 minutes on two cores; 1 for all, 145). EPOCHS: of the
 students (default 1).
 """
 
