@@ -1,0 +1,150 @@
+"""Target "executorch": a .pte program for ExecuTorch's XNNPACK delegate, made with torch.export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillroom.errors import UsageError, first_line
+from stillroom.extras import require, version_of
+from stillroom.files import write_json
+from stillroom.student import load_model
+
+if TYPE_CHECKING:
+    from stillroom.export.options import ExportOptions
+    from stillroom.export.targets import Predict
+    from stillroom.task import TaskSpec
+
+FILE = "model.pte"
+RECORD_FILE = "model.etrecord"  # for ExecuTorch's profiler: names operators in the source
+DELEGATION_FILE = "delegation.json"
+SCHEMES = ("fp32", "int8-dynamic", "int8-static", "int4")
+GROUP = 32  # weights that share a scale in int4
+
+
+def tool_versions() -> dict[str, str]:
+    """The tools whose version can change the file, or how it runs."""
+    return {name: version_of(name) for name in ("torch", "transformers", "executorch", "torchao")}
+
+
+def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options: ExportOptions) -> None:
+    """Write out/model.pte: int64 inputs [1, tokens], logits float32 [1, labels]; and what it delegates.
+
+    Raises UsageError for a scheme it does not know, and "int8-static" without calibration rows.
+    """
+    if scheme not in SCHEMES:
+        raise UsageError(f"executorch has no scheme {scheme!r}: there are {', '.join(SCHEMES)}")
+    if scheme == "int8-static" and not options.calibration:
+        raise UsageError("int8-static needs texts to measure ranges on: --calibration FILE")
+    require("torch", "transformers", "executorch", "torchao")
+    import torch
+
+    from stillroom.export.delegation import delegation_of
+    from stillroom.export.encoder import ExportModel
+    from stillroom.export.int8_embedding import Int8Embedding
+    from stillroom.export.quiet import quiet
+
+    wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
+    if scheme != "fp32":
+        wrapped.words = Int8Embedding(wrapped.words.weight)
+    length = options.lengths[0] if options.lengths else task.max_length
+    example = tuple(torch.ones(1, length, dtype=torch.long) for _ in task.inputs)
+    axes = None
+    if not options.lengths:
+        axes = tuple({1: torch.export.Dim("length", min=2, max=task.max_length)} for _ in task.inputs)
+    with quiet(), torch.no_grad():
+        if scheme == "int4":
+            _round_to_int4(wrapped)
+        program = torch.export.export(wrapped, example, dynamic_shapes=axes)
+        if scheme.startswith("int8"):
+            program = _quantized_int8(program, scheme, example, axes, options)
+        lowered = _lower(program)
+        delegation = delegation_of(lowered.exported_program().graph_module)  # before memory planning
+        found = lowered.to_executorch()
+        found.save(str(out / FILE))
+        found.get_etrecord().save(str(out / RECORD_FILE))
+    write_json(out / DELEGATION_FILE, delegation)
+
+
+def _lower(program: Any) -> Any:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], generate_etrecord=True)
+
+
+def _quantized_int8(program: Any, scheme: str, example: Any, axes: Any, options: ExportOptions) -> Any:
+    """PT2E: observers into the exported graph, ranges from real text if static, then quantized operators."""
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.observer import MinMaxObserver
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=scheme == "int8-dynamic")
+    if scheme == "int8-static":  # its own observers, histograms, take a second a text
+        least_and_most = MinMaxObserver.with_args(eps=2**-12)
+        setting = replace(
+            setting,
+            input_activation=replace(setting.input_activation, observer_or_fake_quant_ctr=least_and_most),
+            output_activation=replace(setting.output_activation, observer_or_fake_quant_ctr=least_and_most),
+        )
+    # The matrix products alone: a mask of -10000 in the range of an addition leaves no steps for the rest.
+    quantizer = XNNPACKQuantizer().set_operator_type(torch.ops.aten.linear.default, setting)
+    prepared = prepare_pt2e(program.module(), quantizer)
+    for row in options.calibration if scheme == "int8-static" else (example,):
+        prepared(*(torch.as_tensor(array) for array in row))
+    return torch.export.export(convert_pt2e(prepared), example, dynamic_shapes=axes)
+
+
+def _round_to_int4(wrapped: Any) -> None:
+    """8da4w: weights in 4 bits, a scale for each 32; activations in 8 bits a token, as they come."""
+    import torch
+    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
+    from torchao.quantization.granularity import PerGroup
+
+    setting = Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=torch.int4,  # type: ignore[attr-defined]
+        weight_granularity=PerGroup(GROUP),
+    )
+    quantize_(wrapped, setting, filter_fn=lambda module, _: _has_groups(module))
+
+
+def _has_groups(module: Any) -> bool:
+    import torch
+
+    return isinstance(module, torch.nn.Linear) and module.in_features % GROUP == 0
+
+
+def import_runtime() -> None:
+    """Load ExecuTorch's runtime, so that its import can be timed apart from loading a model."""
+    require("executorch")
+    import executorch.runtime  # noqa: F401  (the import is the point)
+
+
+def load(folder: Path, threads: int) -> Predict:
+    """Open folder/model.pte. Raises UsageError when the runtime refuses it."""
+    require("torch", "executorch")
+    import torch
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+    from executorch.runtime import Runtime
+
+    _unsafe_reset_threadpool(threads)
+    try:
+        method = Runtime.get().load_program(folder / FILE).load_method("forward")
+    except (RuntimeError, OSError) as error:
+        raise UsageError(
+            f"{folder / FILE} could not be opened by ExecuTorch {version_of('executorch')}: "
+            f"{first_line(error)}"
+        ) from None
+
+    def predict(*inputs: np.ndarray) -> np.ndarray:
+        (logits,) = method.execute([torch.from_numpy(array) for array in inputs])
+        return np.array(logits.numpy())  # a copy: the program's memory is reused
+
+    return predict
