@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stillroom.export.encoder import Attention, ExportModel
+    from stillroom.export.options import ExportOptions
     from stillroom.export.targets import Predict
     from stillroom.task import TaskSpec
 
@@ -39,51 +36,44 @@ def native_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, he
     return torch.onnx.ops.attention(query, key, value, mask, q_num_heads=heads, kv_num_heads=heads)[0]
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' chatter about optional packages and deprecations; errors still raise."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
-
-
 def convert(
     model_folder: Path,
     task: TaskSpec,
     scheme: str,
     out: Path,
-    *,
-    shorten: bool = True,
+    options: ExportOptions,
     attention: Attention = native_attention,
 ) -> None:
-    """Write out/model.onnx with dynamic batch and length. Raises UsageError for a scheme it does not know."""
-    if scheme not in ("fp32", "int8-dynamic"):
-        raise UsageError(f"onnx has no scheme {scheme!r}")
+    """Write out/model.onnx for any batch, and any length or the one that options say.
+
+    Raises UsageError for a scheme it does not know.
+    """
     require("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
     from stillroom.export.encoder import ExportModel
+    from stillroom.export.onnx_quantize import QUANTIZE
+    from stillroom.export.quiet import quiet
 
-    wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, attention, shorten)
-    with _quiet():
+    if scheme not in ("fp32", *QUANTIZE):
+        raise UsageError(f"onnx has no scheme {scheme!r}: there are fp32, {', '.join(QUANTIZE)}")
+    wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, attention, options.shorten)
+    with quiet():
         if scheme == "fp32":
-            _export_fp32(wrapped, task, out / FILE)
+            _export_fp32(wrapped, task, out / FILE, options.lengths)
             return
         fp32 = out / "fp32.onnx"
-        _export_fp32(wrapped, task, fp32)
-        _quantize_int8_dynamic(fp32, out / FILE)
+        _export_fp32(wrapped, task, fp32, options.lengths)
+        QUANTIZE[scheme](fp32, out / FILE, options)
         fp32.unlink()
 
 
-def _export_fp32(wrapped: ExportModel, task: TaskSpec, path: Path) -> None:
+def _export_fp32(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tuple[int, ...]) -> None:
     import torch
 
     # Two rows of several tokens, so that the exporter sees nothing it could take for a constant.
-    example = torch.ones(2, min(16, task.max_length), dtype=torch.long)
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=task.max_length)}
+    example = torch.ones(2, lengths[0] if lengths else min(16, task.max_length), dtype=torch.long)
+    axes = {0: torch.export.Dim("batch")}
+    if not lengths:
+        axes[1] = torch.export.Dim("length", max=task.max_length)
     program = torch.onnx.export(
         wrapped,
         tuple(example.clone() for _ in task.inputs),
@@ -102,20 +92,6 @@ def _export_fp32(wrapped: ExportModel, task: TaskSpec, path: Path) -> None:
     program.save(path)
 
 
-def _quantize_int8_dynamic(source: Path, out: Path) -> None:
-    """Signed 8-bit weights per output channel; activations unsigned 8-bit, scaled as they come."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(
-        source,
-        out,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        # Attention is left out: rewriting it gives a QAttention that does not load.
-        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-    )
-
-
 def import_runtime() -> None:
     """Load onnxruntime, so that its import can be timed apart from loading a model."""
     require("onnxruntime")
@@ -124,6 +100,11 @@ def import_runtime() -> None:
 
 def load(folder: Path, threads: int) -> Predict:
     """Open folder/model.onnx. Raises UsageError when onnxruntime refuses it."""
+    return open_session(folder / FILE, threads)
+
+
+def open_session(path: Path, threads: int) -> Predict:
+    """Open a file of onnxruntime's. Raises UsageError when onnxruntime refuses it."""
     require("onnxruntime")
     import onnxruntime
 
@@ -132,11 +113,9 @@ def load(folder: Path, threads: int) -> Predict:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(
-            str(folder / FILE), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-        raise UsageError(f"{folder / FILE} could not be opened by onnxruntime: {first_line(error)}") from None
+        raise UsageError(f"{path} could not be opened by onnxruntime: {first_line(error)}") from None
     names = [entry.name for entry in session.get_inputs()]
 
     def predict(*inputs: np.ndarray) -> np.ndarray:

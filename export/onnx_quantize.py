@@ -1,0 +1,103 @@
+"""The schemes of an ONNX file: an fp32 graph in, fp16, int8 or int4 out. By onnxruntime's own tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillroom.errors import UsageError
+
+if TYPE_CHECKING:
+    from stillroom.export.options import ExportOptions
+
+# Attention is left out: rewriting it gives a QAttention that does not load.
+WITH_WEIGHTS = ("MatMul", "Gemm", "Gather")
+INT4_BLOCK = 32  # weights that share a scale
+INT8_ARITHMETIC = 4  # MatMulNBits' accuracy_level: activations rounded to 8 bits, integer products
+
+
+def fp16(source: Path, out: Path, options: ExportOptions) -> None:
+    """Weights and arithmetic in 16-bit floats; inputs and logits keep their types.
+
+    onnxruntime computes in fp32 where its CPU has no fp16 form of an operator, casting as it goes.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), out)
+
+
+def int8_dynamic(source: Path, out: Path, options: ExportOptions) -> None:
+    """Signed 8-bit weights per output channel; activations unsigned 8-bit, scaled as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source, out, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=list(WITH_WEIGHTS)
+    )
+
+
+def int8_static(source: Path, out: Path, options: ExportOptions) -> None:
+    """The same weights; activations scaled by the range they had on options.calibration (QDQ).
+
+    Raises UsageError when there is no calibration text.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    if not options.calibration:
+        raise UsageError("int8-static needs texts to measure ranges on: --calibration FILE")
+    names = input_names(source)
+
+    class Rows(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(options.calibration)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            row = next(self.left, None)
+            return None if row is None else dict(zip(names, row, strict=True))
+
+    quantize_static(
+        source,
+        out,
+        Rows(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(WITH_WEIGHTS),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+def int4(source: Path, out: Path, options: ExportOptions) -> None:
+    """Weights and embeddings in 4 bits, a scale for each 32; activations in 8 bits as they come."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(
+        onnx.load(source),
+        bits=4,
+        block_size=INT4_BLOCK,
+        is_symmetric=True,
+        accuracy_level=INT8_ARITHMETIC,
+        op_types_to_quantize=("MatMul", "Gather"),
+        quant_axes=(("MatMul", 0), ("Gather", 1)),
+    )
+    quantizer.process()
+    onnx.save(quantizer.model.model, out)
+
+
+def input_names(model: Path) -> list[str]:
+    """Of a graph's inputs, in order."""
+    import onnx
+
+    return [entry.name for entry in onnx.load(model, load_external_data=False).graph.input]
+
+
+QUANTIZE: dict[str, Callable[[Path, Path, Any], None]] = {
+    "fp16": fp16,
+    "int8-dynamic": int8_dynamic,
+    "int8-static": int8_static,
+    "int4": int4,
+}

@@ -1,0 +1,25 @@
+"""What an export may be asked for beside target and scheme."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """lengths: tokens a text may have; none: any up to the task's max_length; one: exactly that, the rest is
+    padding; several: one of these, Core ML only. ios: oldest version that must run it, Core ML only; 0: the
+    oldest that the scheme allows. author, license: for the file's own metadata, Core ML only.
+
+    calibration: rows of real text as the model's inputs, int64 [1, tokens] each, for static schemes.
+    shorten: compute the last layer for the first token only; False as other exporters do.
+    """
+
+    lengths: tuple[int, ...] = ()
+    ios: int = 0
+    author: str = ""
+    license: str = ""
+    shorten: bool = True
+    calibration: tuple[tuple[np.ndarray, ...], ...] = ()
