@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from stillroom.artifact import check_file, load_artifact
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.export.golden import golden_tolerance, golden_vectors, predict_one
 from stillroom.export.targets import TARGETS, Predict, load_predictor
+from stillroom.extras import version_of
 from stillroom.files import (
+    combined_sha256,
     read_json,
     require_replaceable,
     safe_join,
@@ -36,7 +39,7 @@ from stillroom.tokens import encode_one, load_tokenizer, pad_id_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)  # phones have at most four big cores
 
 
@@ -101,9 +104,10 @@ def write_bundle(name: str, artifact_folder: Path, model_folder: Path, out: Path
         raise UsageError(f"{artifact_folder} was not exported from {model_folder}: export it again")
     task = artifact.task
     tokenizer = load_tokenizer(model_folder, task.max_length)
-    predict = load_predictor(artifact.target, artifact.folder, DEFAULT_THREADS)
+    predict = load_predictor(artifact.target, artifact.folder, DEFAULT_THREADS, artifact.lengths)
     with staged_folder(out) as partial:
-        shutil.copyfile(artifact.path, partial / artifact.file)
+        copy = shutil.copytree if artifact.path.is_dir() else shutil.copyfile
+        copy(artifact.path, partial / artifact.file)
         shutil.copyfile(model_folder / "tokenizer.json", partial / "tokenizer.json")
         (partial / "labels.txt").write_text(_label_lines(task.labels), encoding="utf-8")
         kind = str(json.loads(tokenizer.to_str())["model"]["type"])
@@ -129,6 +133,10 @@ def write_bundle(name: str, artifact_folder: Path, model_folder: Path, out: Path
                     "size_bytes": artifact.size_bytes,
                     "parameters": artifact.parameters,
                     "source_sha256": artifact.source_sha256,
+                    "lengths": list(artifact.lengths),
+                    "runtime": runtime_of(artifact.target),
+                    "proof": artifact.proof,
+                    "differs": artifact.differs,
                     "tool_versions": artifact.tool_versions,
                     "tolerance": artifact.tolerance,
                 }
@@ -139,8 +147,13 @@ def write_bundle(name: str, artifact_folder: Path, model_folder: Path, out: Path
                 "max_abs_error": golden_tolerance(task, goldens),
             },
             "files": [
-                {"file": path.name, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}
-                for path in sorted(partial.iterdir())
+                {
+                    "file": path.relative_to(partial).as_posix(),
+                    "sha256": sha256_file(path),
+                    "size_bytes": path.stat().st_size,
+                }
+                for path in sorted(partial.rglob("*"))
+                if path.is_file()
             ],
             "lineage": model.lineage,
         }
@@ -180,18 +193,61 @@ def check_bundle(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder}: manifest.json lists {twice[0]} twice")
     used = [entry["file"] for entry in manifest["artifacts"]]
     for name in ("labels.txt", manifest["tokenizer"]["file"], manifest["golden"]["file"], *used):
-        if name not in listed:
+        if not _parts_of(name, listed):
             raise UsageError(f"{folder}: manifest.json uses {name} but does not list it under files")
     for entry in manifest["artifacts"]:
         if entry["file"] != TARGETS[entry["target"]].file:  # the one file that load_predictor will open
             raise UsageError(f"{folder}: {entry['file']} is not where {entry['target']} keeps its model")
-        if any(entry[key] != listed[entry["file"]][key] for key in ("sha256", "size_bytes")):
-            raise UsageError(f"{folder}: manifest.json contradicts itself about {entry['file']}")
+        _check_artifact(folder, entry, _parts_of(entry["file"], listed))
     for name, entry in listed.items():
         check_file(safe_join(folder, name), entry["size_bytes"], entry["sha256"])
     if (folder / "labels.txt").read_text(encoding="utf-8") != _label_lines(manifest["task"]["labels"]):
         raise UsageError(f"{folder}: labels.txt and manifest.json name different labels")
     return manifest
+
+
+def _parts_of(name: str, listed: dict[str, Any]) -> list[dict[str, Any]]:
+    """The listed file of that name, or the listed files of a folder of that name."""
+    return [entry for path, entry in listed.items() if path == name or path.startswith(f"{name}/")]
+
+
+def _check_artifact(folder: Path, entry: dict[str, Any], parts: list[dict[str, Any]]) -> None:
+    """Raise UsageError when an artifact and its files contradict each other, or its folder holds others."""
+    name = entry["file"]
+    if [part["file"] for part in parts] == [name]:
+        sha256 = parts[0]["sha256"]
+    else:
+        sha256 = combined_sha256({part["file"].removeprefix(f"{name}/"): part["sha256"] for part in parts})
+        found = {
+            path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if not path.is_dir()
+        }
+        if strange := found - {part["file"] for part in parts}:
+            raise UsageError(f"{folder}: manifest.json does not list {min(strange)}")
+    if (entry["sha256"], entry["size_bytes"]) != (sha256, sum(part["size_bytes"] for part in parts)):
+        raise UsageError(f"{folder}: manifest.json contradicts itself about {name}")
+
+
+def runtime_of(target: str) -> dict[str, str]:
+    """The package that opens a target's files, and its version here."""
+    name = TARGETS[target].runtime
+    return {"name": name, "version": version_of(name)}
+
+
+def check_runtime(folder: Path, artifact: dict[str, Any]) -> None:
+    """Raise UsageError when a file that only newer runtimes read was made with a newer one than is here."""
+    made, here = artifact["runtime"], runtime_of(artifact["target"])
+    if TARGETS[artifact["target"]].runtime_may_be_older or not here["version"]:
+        return
+    if _numbers(here["version"]) < _numbers(made["version"]):
+        raise UsageError(
+            f"{folder}: {artifact['file']} was made for {made['name']} {made['version']}, here is "
+            f"{here['version']}: pip install --upgrade {made['name']}"
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    """ "1.4.1+cpu" -> [1, 4, 1]"""
+    return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])]
 
 
 def _label_lines(labels: Sequence[str]) -> str:
@@ -207,12 +263,13 @@ def load_bundle(folder: str | Path, threads: int = DEFAULT_THREADS) -> Bundle:
     manifest = check_bundle(folder)
     task = task_from_dict(manifest["task"])
     artifact = manifest["artifacts"][0]
+    check_runtime(folder, artifact)
     bundle = Bundle(
         folder=folder,
         manifest=manifest,
         task=task,
         tokenizer=load_tokenizer(folder, task.max_length),
-        predict=load_predictor(artifact["target"], folder, threads),
+        predict=load_predictor(artifact["target"], folder, threads, artifact["lengths"]),
     )
     try:
         bundle("", "" if task.pair else None)  # the first inference also sets the runtime's memory up

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +11,16 @@ import numpy as np
 
 from stillroom.artifact import Artifact, save_artifact
 from stillroom.errors import UsageError
-from stillroom.export import onnx_graph, torch_model
-from stillroom.files import require_replaceable, sha256_file, staged_folder
+from stillroom.export import (
+    coreml_package,
+    executorch_program,
+    onnx_graph,
+    ort_format,
+    torch_model,
+    torchscript,
+)
+from stillroom.export.options import ExportOptions
+from stillroom.files import require_replaceable, sha256_of, size_of, staged_folder
 from stillroom.model_folder import check_model_folder
 from stillroom.scheme import SCHEMES
 from stillroom.student import load_student
@@ -25,40 +33,106 @@ class Predict(Protocol):
     def __call__(self, *inputs: np.ndarray) -> np.ndarray: ...
 
 
-class Convert(Protocol):
-    """Write the converted model of a folder into out."""
-
-    def __call__(
-        self, model_folder: Path, task: TaskSpec, scheme: str, out: Path, *, shorten: bool
-    ) -> None: ...
+# Write the converted model of a folder, for a task and in a scheme, into a folder.
+Convert = Callable[[Path, TaskSpec, str, Path, ExportOptions], None]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file format with its runtime. Modules named in needs are what convert and load import."""
+    """A file format with its runtime. needs: modules that convert and load import.
 
-    name: str
+    runtime: the package that opens the file. runtime_may_be_older: than the one the file was made for.
+    batch: it takes several rows at once. lengths: how many input lengths a file may be made for, beside any.
+    proof, differs: see Artifact. note: what people should know before they choose it.
+    """
+
     file: str
     schemes: tuple[str, ...]
     needs: tuple[str, ...]
+    runtime: str
     convert: Convert
     load: Callable[[Path, int], Predict]
     import_runtime: Callable[[], None]
     tool_versions: Callable[[], dict[str, str]]
+    batch: bool
+    lengths: int
+    runtime_may_be_older: bool = True
+    proof: str = "run"
+    differs: str = ""
+    note: str = ""
 
 
 TARGETS = {
     "onnx": Target(
-        "onnx",
-        onnx_graph.FILE,
-        ("fp32", "int8-dynamic"),
-        ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
-        onnx_graph.convert,
-        onnx_graph.load,
-        onnx_graph.import_runtime,
-        onnx_graph.tool_versions,
+        file=onnx_graph.FILE,
+        schemes=("fp32", "fp16", "int8-dynamic", "int8-static", "int4"),
+        needs=("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
+        runtime="onnxruntime",
+        convert=onnx_graph.convert,
+        load=onnx_graph.load,
+        import_runtime=onnx_graph.import_runtime,
+        tool_versions=onnx_graph.tool_versions,
+        batch=True,
+        lengths=1,
+    ),
+    "ort": Target(
+        file=ort_format.FILE,
+        schemes=("fp32", "fp16", "int8-dynamic", "int8-static"),  # its format has no 4-bit tensors
+        needs=("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
+        runtime="onnxruntime",
+        convert=ort_format.convert,
+        load=ort_format.load,
+        import_runtime=onnx_graph.import_runtime,
+        tool_versions=onnx_graph.tool_versions,
+        batch=True,
+        lengths=1,
+        runtime_may_be_older=False,
+        differs="onnxruntime writes other bytes in every run; the ONNX file it is made from is the same",
+    ),
+    "torchscript": Target(
+        file=torchscript.FILE,
+        schemes=torchscript.SCHEMES,
+        needs=("torch", "transformers"),
+        runtime="torch",
+        convert=torchscript.convert,
+        load=torchscript.load,
+        import_runtime=torchscript.import_runtime,
+        tool_versions=torchscript.tool_versions,
+        batch=True,
+        lengths=0,
+        differs="a second export in the same process numbers its classes on; in a new one it is the same",
+        note="deprecated by PyTorch in favour of ExecuTorch",
+    ),
+    "executorch": Target(
+        file=executorch_program.FILE,
+        schemes=executorch_program.SCHEMES,
+        needs=("torch", "transformers", "executorch", "torchao"),
+        runtime="executorch",
+        convert=executorch_program.convert,
+        load=executorch_program.load,
+        import_runtime=executorch_program.import_runtime,
+        tool_versions=executorch_program.tool_versions,
+        batch=False,
+        lengths=1,
+        runtime_may_be_older=False,
+    ),
+    "coreml": Target(
+        file=coreml_package.FILE,
+        schemes=tuple(coreml_package.OLDEST_IOS),
+        needs=("torch", "transformers", "coremltools"),
+        runtime="coremltools",
+        convert=coreml_package.convert,
+        load=coreml_package.load,
+        import_runtime=coreml_package.import_runtime,
+        tool_versions=coreml_package.tool_versions,
+        batch=False,
+        lengths=coreml_package.MAX_LENGTHS,
+        proof=coreml_package.proof(),
     ),
 }
+
+
+DEFAULTS = ExportOptions()
 
 
 def find_target(target: str, scheme: str) -> Target:
@@ -76,28 +150,35 @@ def split_name(name: str) -> tuple[str, str]:
     return target, scheme
 
 
-def export(model: str | Path, target: str, scheme: str, out: str | Path, *, shorten: bool = True) -> Artifact:
+def export(
+    model: str | Path, target: str, scheme: str, out: str | Path, options: ExportOptions = DEFAULTS
+) -> Artifact:
     """Convert a model folder into out (replaced whole, or left as it was) and describe it there.
 
-    shorten=False keeps the last layer's unused tokens, as other exporters do: the teacher's reference file.
-    Raises UsageError for an unknown cell, a folder that is not a model, or a missing package.
+    Raises UsageError for an unknown cell, options that it has not, a folder that is not a model, or a
+    missing package.
     """
     model, out, row = Path(model), Path(out), find_target(target, scheme)
     require_replaceable(out, "artifact.json")
     student = load_student(model)
+    check_lengths(target, options.lengths, student.task.max_length)
+    task = replace(student.task, max_length=(options.lengths or (student.task.max_length,))[-1])
     shapes = check_model_folder(model).tensors
     with staged_folder(out) as partial:
-        row.convert(model, student.task, scheme, partial, shorten=shorten)
+        row.convert(model, task, scheme, partial, options)
         artifact = Artifact(
             folder=partial,
             file=row.file,
             target=target,
             scheme=scheme,
-            task=student.task,
-            size_bytes=(partial / row.file).stat().st_size,
-            sha256=sha256_file(partial / row.file),
+            task=task,
+            size_bytes=size_of(partial / row.file),
+            sha256=sha256_of(partial / row.file),
             parameters=sum(int(np.prod(shape)) for shape in shapes.values()),
             source_sha256=student.weights_sha256,
+            lengths=options.lengths,
+            proof=row.proof,
+            differs=row.differs,
             tool_versions=row.tool_versions(),
             tolerance=asdict(SCHEMES[scheme].tolerance),
         )
@@ -105,15 +186,42 @@ def export(model: str | Path, target: str, scheme: str, out: str | Path, *, shor
     return replace(artifact, folder=out)
 
 
+def check_lengths(target: str, lengths: Sequence[int], max_length: int) -> None:
+    """Raise UsageError for lengths that a target cannot have or the model cannot read."""
+    most = TARGETS[target].lengths
+    if len(lengths) > most:
+        can = f"at most {most}" if most else "none: its files take any length"
+        raise UsageError(f"{len(lengths)} fixed lengths: {target} can have {can}")
+    if any(not 2 <= length <= max_length for length in lengths) or list(lengths) != sorted(set(lengths)):
+        raise UsageError(f"lengths {list(lengths)}: expected rising numbers from 2 to {max_length} tokens")
+
+
 def import_runtime(target: str) -> None:
     """Import what loading this target needs ("torch" is the model folder itself)."""
     (torch_model if target == "torch" else TARGETS[target]).import_runtime()
 
 
-def load_predictor(target: str, folder: Path, threads: int) -> Predict:
-    """Open an artifact folder, or for "torch" a model folder, as one plain callable."""
+def load_predictor(target: str, folder: Path, threads: int, lengths: Sequence[int] = ()) -> Predict:
+    """Open an artifact folder, or for "torch" a model folder, as one plain callable.
+
+    lengths: those the file was made for; inputs are padded to the next of them.
+    """
     if target == "torch":
         return torch_model.load(folder, threads)
     if target not in TARGETS:
         raise UsageError(f"no target {target!r}: there are {', '.join(TARGETS)}")
-    return TARGETS[target].load(folder, threads)
+    predict = TARGETS[target].load(folder, threads)
+    return padding(predict, tuple(lengths)) if lengths else predict
+
+
+def padding(predict: Predict, lengths: tuple[int, ...]) -> Predict:
+    """The same for inputs of any length up to the longest of lengths: zeros behind, which the mask hides."""
+
+    def padded(*inputs: np.ndarray) -> np.ndarray:
+        width = inputs[0].shape[1]
+        fits = [length for length in lengths if length >= width]
+        if not fits:
+            raise ValueError(f"{width} tokens: this file takes at most {lengths[-1]}")
+        return predict(*(np.pad(array, ((0, 0), (0, fits[0] - width))) for array in inputs))
+
+    return padded

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.artifact import Artifact
-from stillroom.export.targets import load_predictor
+from stillroom.export.targets import TARGETS, load_predictor
 from stillroom.numerics import Agreement, compare_logits
 from stillroom.progress import progress_bar
 from stillroom.task import TaskSpec
@@ -19,6 +19,8 @@ from stillroom.tokens import Tokens, padded_inputs
 
 SAMPLE_ROWS = 64  # of the test split, for the cases that change length or padding
 CUT_LENGTHS = (1, 2, 17, 64)  # tokens
+RANDOM_ROWS = 16
+WHOLE, UNPADDED = "test split, one by one", "sample, unpadded"
 SAMPLING_CONFIDENCE = 0.99
 
 
@@ -70,59 +72,93 @@ def allowed_flips(rate: float, rows: int) -> int:
 
 @dataclass(frozen=True)
 class Feeding:
-    """One way of feeding the rows. groups: rows of each batch. length: forced width in tokens, or None.
+    """One way of feeding texts. batches: the model's inputs, one inference each.
 
-    wanted: the source's logits, in the order of the groups.
+    wanted: the source's logits [rows, labels], in that order. texts: of the rows, to name the worst.
     """
 
     name: str
-    groups: tuple[np.ndarray, ...]
-    length: int | None
+    batches: tuple[tuple[np.ndarray, ...], ...]
     wanted: np.ndarray
+    texts: tuple[str, ...]
+
+    def fits(self, artifact: Artifact) -> bool:
+        """Can the artifact be fed so? Some take one row only, some no more tokens than they were made for."""
+        rows, tokens = (max(batch[0].shape[axis] for batch in self.batches) for axis in (0, 1))
+        longest = artifact.lengths[-1] if artifact.lengths else artifact.task.max_length
+        return (rows == 1 or TARGETS[artifact.target].batch) and tokens <= longest
 
 
-def feedings(source: Path, task: TaskSpec, tokens: Tokens, logits: np.ndarray) -> tuple[Feeding, ...]:
+def feedings(
+    source: Path, task: TaskSpec, tokens: Tokens, texts: Sequence[str], logits: np.ndarray | None = None
+) -> tuple[Feeding, ...]:
     """What the source model, run by torch, answers to the rows of a test split in every way of feeding.
 
-    logits: the source's logits [rows, labels] over tokens, known already.
+    texts: of the rows. logits: the source's [rows, labels], if they are known already.
     """
     import torch
 
     expected = load_predictor("torch", source, torch.get_num_threads())
+
+    def fed(name: str, groups: Sequence[np.ndarray], length: int | None = None) -> Feeding:
+        batches = tuple(tuple(padded_inputs(tokens, rows, task.inputs, length).values()) for rows in groups)
+        known = logits if groups is one_by_one else None
+        wanted = np.concatenate([expected(*batch) for batch in batches]) if known is None else known
+        return Feeding(name, batches, wanted, tuple(texts[row] for rows in groups for row in rows))
+
+    one_by_one = [np.array([row]) for row in range(len(tokens))]
     sample = np.linspace(0, len(tokens) - 1, min(SAMPLE_ROWS, len(tokens))).round().astype(int)
-    one_by_one = tuple(np.array([row]) for row in range(len(tokens)))
-    found = [Feeding("test split, one by one", one_by_one, None, logits)]
-    singly = tuple(sample[at : at + 1] for at in range(len(sample)))
-    for length in sorted({*(cut for cut in CUT_LENGTHS if cut < task.max_length), task.max_length}):
-        wanted = expected(*padded_inputs(tokens, sample, task.inputs, length).values())
-        found.append(Feeding(f"cut or padded to {length} tokens", singly, length, wanted))
-    threes = tuple(sample[at : at + 3] for at in range(0, len(sample), 3))
-    wanted = np.concatenate(
-        [expected(*padded_inputs(tokens, group, task.inputs).values()) for group in threes]
+    singly = [sample[at : at + 1] for at in range(len(sample))]
+    lengths = sorted({*(cut for cut in CUT_LENGTHS if cut < task.max_length), task.max_length})
+    noise = random_inputs(tokens, task)
+    return (
+        fed(WHOLE, one_by_one),
+        *(fed(f"cut or padded to {length} tokens", singly, length) for length in lengths),
+        fed("three at a time, padded", [sample[at : at + 3] for at in range(0, len(sample), 3)]),
+        fed(UNPADDED, singly),
+        Feeding(
+            "random token ids",
+            noise,
+            np.concatenate([expected(*batch) for batch in noise]),
+            ("(random ids)",) * len(noise),
+        ),
     )
-    found.append(Feeding("three at a time, padded", threes, None, wanted))
+
+
+def random_inputs(tokens: Tokens, task: TaskSpec) -> tuple[tuple[np.ndarray, ...], ...]:
+    """Texts that nobody wrote, of ids up to the largest that is in tokens; what real text does not reach."""
+    random = np.random.default_rng(0)
+    found = []
+    for length in np.linspace(2, task.max_length, RANDOM_ROWS).astype(int):
+        ids = random.integers(0, int(tokens.ids.max()) + 1, (1, length))
+        ids[ids == tokens.pad_id] = tokens.ids[0]  # padding where nothing is padded has no right answer
+        kinds = (ids, np.ones_like(ids), np.zeros_like(ids))
+        found.append(kinds[: len(task.inputs)])
     return tuple(found)
 
 
-def verify(
-    name: str, artifact: Artifact, fed: Sequence[Feeding], tokens: Tokens, texts: Sequence[str], threads: int
-) -> Verification:
-    """Compare an artifact with its source in every way of feeding. texts: of the rows, to name the worst."""
-    predict = load_predictor(artifact.target, artifact.folder, threads)
-    cases, logits = [], []
-    with progress_bar(sum(len(feeding.groups) for feeding in fed), f"verify {name}", "inference") as bar:
+def verify(name: str, artifact: Artifact, fed: Sequence[Feeding], threads: int) -> Verification:
+    """Compare an artifact with its source in every way of feeding that it can take, and with itself."""
+    predict = load_predictor(artifact.target, artifact.folder, threads, artifact.lengths)
+    fed = [feeding for feeding in fed if feeding.fits(artifact)]
+    answers, cases = {}, []
+    with progress_bar(sum(len(feeding.batches) for feeding in fed), f"verify {name}", "inference") as bar:
         for feeding in fed:
             found = []
-            for group in feeding.groups:
-                found.append(
-                    predict(*padded_inputs(tokens, group, artifact.task.inputs, feeding.length).values())
-                )
+            for batch in feeding.batches:
+                found.append(predict(*batch))
                 bar.update(1)
-            logits.append(np.concatenate(found))
-            agreement = compare_logits(feeding.wanted, logits[-1], artifact.task.kind)
-            worst = texts[np.concatenate(feeding.groups)[agreement.worst_row]]
-            cases.append(Case(feeding.name, agreement, worst, within(agreement, artifact.tolerance)))
-    return Verification(name, tuple(cases), logits[0])
+            answers[feeding.name] = np.concatenate(found)
+            cases.append(_case(feeding.name, artifact, feeding.wanted, answers[feeding.name], feeding.texts))
+    padded = f"cut or padded to {artifact.task.max_length} tokens"
+    (texts,) = (feeding.texts for feeding in fed if feeding.name == UNPADDED)
+    cases.append(_case("padded against unpadded", artifact, answers[UNPADDED], answers[padded], texts))
+    return Verification(name, tuple(cases), answers[WHOLE])
+
+
+def _case(name: str, artifact: Artifact, wanted: np.ndarray, got: np.ndarray, texts: Sequence[str]) -> Case:
+    agreement = compare_logits(wanted, got, artifact.task.kind)
+    return Case(name, agreement, texts[agreement.worst_row], within(agreement, artifact.tolerance))
 
 
 def failure(verification: Verification, tolerance: dict[str, float]) -> str:

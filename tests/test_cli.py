@@ -229,7 +229,9 @@ def test_unknown_verb_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_doctor_prints_the_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
-    assert "onnx-int8-dynamic" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "int8-dynamic" in table and "interpreted on Linux, not run on Apple hardware" in table
+    assert "torchscript  works; deprecated by PyTorch in favour of ExecuTorch" in table
     assert main(["doctor", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {"format": "onnx-fp32", "state": "works"} in document["formats"]

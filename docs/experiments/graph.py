@@ -16,6 +16,7 @@ from stillroom.benchmarks.workload import Workload
 from stillroom.export import onnx_graph
 from stillroom.export.encoder import plain_attention
 from stillroom.export.golden import GOLDEN_TEXTS
+from stillroom.export.options import ExportOptions
 from stillroom.student import load_student
 from stillroom.tokens import load_tokenizer
 
@@ -34,7 +35,7 @@ def main(model: Path) -> None:
                     name = f"{scheme}, {graph}, {'first token only' if shorten else 'whole last layer'}"
                     out = Path(scratch) / str(len(subjects))
                     out.mkdir()
-                    onnx_graph.convert(model, task, scheme, out, shorten=shorten, attention=attention)
+                    onnx_graph.convert(model, task, scheme, out, ExportOptions(shorten=shorten), attention)
                     subjects.append(Subject(name, "onnx", str(out), task.inputs))
         workload = Workload(tuple(np.resize(ids, max(LENGTHS)).tolist()), LENGTHS, 5, 40, 5, 2)
         found = measure(subjects, workload)

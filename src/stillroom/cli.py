@@ -161,16 +161,38 @@ def teach_verb(options: argparse.Namespace) -> Answer:
 
 
 def export_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.export.lint import in_words, lint
+    from stillroom.export.options import ExportOptions
     from stillroom.export.targets import export, split_name
 
     target, scheme = split_name(options.format)
-    artifact = export(options.model, target, scheme, options.out)
-    facts = {**asdict(artifact), "folder": str(artifact.folder)}
-    line = f"{artifact.path}   {artifact.size_bytes / 1e6:.1f} MB   inputs {', '.join(artifact.task.inputs)}"
-    return (
-        f"{line}\nnot compared with its source yet: stillroom run, or stillroom verify RUN, does that",
-        facts,
+    wanted = ExportOptions(
+        tuple(options.length), options.ios, options.author, options.license, calibration=_calibration(options)
     )
+    artifact = export(options.model, target, scheme, options.out, wanted)
+    findings = lint(artifact, options.library)
+    facts = {**asdict(artifact), "folder": str(artifact.folder), "lint": [asdict(one) for one in findings]}
+    lines = [
+        f"{artifact.path}   {artifact.size_bytes / 1e6:.1f} MB   inputs {', '.join(artifact.task.inputs)}",
+        *([artifact.proof] if artifact.proof != "run" else []),
+        "not compared with its source yet: stillroom run, or stillroom verify RUN, does that",
+        "on a phone:" if findings else "on a phone: nothing found that would hurt",
+        *([in_words(findings)] if findings else []),
+    ]
+    return "\n".join(lines), facts
+
+
+def _calibration(options: argparse.Namespace) -> Any:
+    if options.calibration is None:
+        return ()
+    from stillroom.export.calibration import calibration_of
+    from stillroom.step_data import encode_for
+    from stillroom.student import load_student
+    from stillroom.text import Columns, read_rows
+
+    task = load_student(options.model).task
+    rows = read_rows(options.calibration, Columns(options.text_column, "", options.pair_column))
+    return calibration_of(encode_for(options.model, task, rows), task.inputs)
 
 
 def verify_verb(options: argparse.Namespace) -> Answer:
@@ -179,7 +201,7 @@ def verify_verb(options: argparse.Namespace) -> Answer:
     if (options.path / STATE).is_dir():
         from stillroom.step_export import verify_run
 
-        return verify_run(options.path)
+        return verify_run(options.path, options.jobs)
     from stillroom.export.bundle import load_bundle, replay_goldens
 
     bundle = load_bundle(options.path)

@@ -77,10 +77,30 @@ def export_options(verb: argparse.ArgumentParser) -> None:
     option("model", type=Path, help="a Hugging Face model folder with a classification head")
     option("--format", default="onnx-int8-dynamic", help="see stillroom doctor (default: %(default)s)")
     option("--out", type=Path, required=True, help="folder to write; an artifact there is replaced")
+    option(
+        "--length", type=int, action="append", default=[], metavar="TOKENS",
+        help="for inputs of exactly so many tokens; repeatable for coreml (default: any length)",
+    )  # fmt: skip
+    option(
+        "--calibration", type=Path, metavar="FILE",
+        help="texts for int8-static to measure its ranges on: a file as --transfer takes it",
+    )  # fmt: skip
+    option("--text-column", default="text", help="of the calibration file (default: %(default)s)")
+    option("--pair-column", default="", help="of the calibration file, where the model reads two texts")
+    option(
+        "--library", type=Path, action="append", default=[], metavar="FILE",
+        help="check this .so, .aar or .apk of your app for 16 KB pages too; repeatable",
+    )  # fmt: skip
+    option("--ios", type=int, default=0, help="coreml: oldest iOS to run on (default: the oldest that can)")
+    option("--author", default="", help="coreml: for the package's metadata")
+    option("--license", default="", help="coreml: for the package's metadata")
 
 
 def verify_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("path", type=Path, help="a run folder or a bundle")
+    verb.add_argument(
+        "--jobs", type=int, default=0, help="of a run: so many artifacts at a time, each in its own process"
+    )
 
 
 def bench_options(verb: argparse.ArgumentParser) -> None:

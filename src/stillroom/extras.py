@@ -19,6 +19,10 @@ EXTRA_OF = {
     "tokenizers": "runtime",
     "onnx": "onnx",
     "onnxscript": "onnx",
+    "executorch": "executorch",
+    "torchao": "executorch",
+    "coremltools": "coreml",
+    "sklearn": "coreml",
     "pyarrow": "parquet",
     "matplotlib": "report",
 }

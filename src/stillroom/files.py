@@ -118,10 +118,27 @@ def sha256_file(path: Path) -> str:
 
 def sha256_folder(path: Path) -> str:
     """Hex sha256 over the relative names and contents of all files below a folder, in name order."""
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return combined_sha256({file.relative_to(path).as_posix(): sha256_file(file) for file in files})
+
+
+def combined_sha256(sha256_by_name: dict[str, str]) -> str:
+    """sha256_folder of a folder whose files have these relative names and checksums."""
     digest = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    for name in sorted(sha256_by_name, key=lambda name: name.split("/")):
+        digest.update(f"{name}\0{sha256_by_name[name]}\n".encode())
     return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """sha256_file of a file, sha256_folder of a folder (a Core ML package is one)."""
+    return sha256_folder(path) if path.is_dir() else sha256_file(path)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files)
 
 
 def sha256_json(value: Any) -> str:

@@ -16,6 +16,7 @@ from stillroom.progress import say
 from stillroom.recipe import Recipe
 from stillroom.step_data import encode
 from stillroom.steps import Run, do_step, recorded
+from stillroom.task import TaskSpec
 
 VERIFY_THREADS = os.cpu_count() or 1
 TEACHER_ARTIFACT = "teacher-onnx-fp32"  # the yardstick: the teacher as other exporters write it
@@ -28,6 +29,7 @@ def artifact_sources(recipe: Recipe) -> dict[str, str]:
 
 def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
     """artifacts/: the student in every format and scheme asked for, and the teacher as a yardstick."""
+    from stillroom.export.options import ExportOptions
     from stillroom.export.targets import export, split_name
     from stillroom.progress import progress_bar
 
@@ -36,15 +38,15 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         sources, facts = artifact_sources(recipe), {}
+        calibration = calibration_rows(run) if any("static" in name for name in sources) else ()
         with (
             staged_folder(run.folder / "artifacts") as partial,
             progress_bar(len(sources), "export", "file") as bar,
         ):
             for name, source in sources.items():
                 target, scheme = split_name(name.removeprefix("teacher-"))
-                made = export(
-                    run.folder / source, target, scheme, partial / name, shorten=source == "student"
-                )
+                options = ExportOptions(shorten=source == "student", calibration=calibration)
+                made = export(run.folder / source, target, scheme, partial / name, options)
                 facts[name] = {
                     "target": target, "scheme": scheme, "source": source, "parameters": made.parameters,
                     "size_bytes": made.size_bytes, "tolerance": made.tolerance,
@@ -54,6 +56,16 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
     made_from = {"artifacts": list(recipe.export.artifacts), **recorded(run, "teacher", "student")}
     return do_step(run, "export", made_from, ("artifacts",), work)
+
+
+def calibration_rows(run: Run) -> Any:
+    """Training rows of the run as the student's inputs: what static schemes measure their ranges on."""
+    from stillroom.export.calibration import calibration_of
+    from stillroom.student import load_student
+
+    folder = run.folder / "student"
+    task = load_student(folder).task
+    return calibration_of(encode(run, folder, task, "train")[0], task.inputs)
 
 
 def verify_step(run: Run, recipe: Recipe) -> dict[str, Any]:
@@ -75,7 +87,9 @@ def verify_step(run: Run, recipe: Recipe) -> dict[str, Any]:
     return do_step(run, "verify", recorded(run, "data", "teacher", "student", "export"), (), work)
 
 
-def verify_artifacts(run: Run, sources: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def verify_artifacts(
+    run: Run, sources: dict[str, str], threads: int = VERIFY_THREADS
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Compare artifacts with the model folders they were made from; "failure" is "" when one holds.
 
     sources: artifact name -> model folder in the run.
@@ -84,49 +98,89 @@ def verify_artifacts(run: Run, sources: dict[str, str]) -> Iterator[tuple[str, d
     from stillroom.export.verify import failure, feedings, verify
     from stillroom.student import load_student
 
-    for source in dict.fromkeys(sources.values()):
-        folder = run.folder / source
-        task = load_student(folder).task
-        tokens, texts = encode(run, folder, task, "test")
-        fed = feedings(folder, task, tokens, np.load(folder / "test_logits.npy", allow_pickle=False))
-        for name in (name for name, made_from in sources.items() if made_from == source):
-            artifact = load_artifact(run.folder / "artifacts" / name)
-            found = verify(name, artifact, fed, tokens, texts, VERIFY_THREADS)
-            whole = found.cases[0].agreement  # the test split as it is
-            yield (
-                name,
-                {
-                    "scores": all_scores(task.kind, found.logits, tokens.labels),
-                    "flip_rate": whole.flip_rate,
-                    "max_abs_error": whole.max_abs_error,
-                    "cosine": whole.cosine,
-                    "cases": found.facts(),
-                    "failure": failure(found, artifact.tolerance),
-                },
-            )
+    made: dict[tuple[str, int], Any] = {}  # (source, max_length) -> feedings, labels
+
+    def fed_for(source: str, task: TaskSpec) -> Any:
+        key = (source, task.max_length)
+        if key not in made:
+            folder = run.folder / source
+            tokens, texts = encode(run, folder, task, "test")
+            whole = load_student(folder).task.max_length == task.max_length
+            known = np.load(folder / "test_logits.npy", allow_pickle=False) if whole else None
+            made[key] = feedings(folder, task, tokens, texts, known), tokens.labels
+        return made[key]
+
+    for name, source in sources.items():
+        artifact = load_artifact(run.folder / "artifacts" / name)
+        fed, labels = fed_for(source, artifact.task)
+        found = verify(name, artifact, fed, threads)
+        whole = found.cases[0].agreement  # the test split as it is
+        scores = all_scores(artifact.task.kind, found.logits, labels)
+        of_source = all_scores(artifact.task.kind, fed[0].wanted, labels)
+        yield (
+            name,
+            {
+                "scores": scores,
+                "score_change": {score: value - of_source[score] for score, value in scores.items()},
+                "flip_rate": whole.flip_rate,
+                "max_abs_error": whole.max_abs_error,
+                "cosine": whole.cosine,
+                "proof": artifact.proof,
+                "cases": found.facts(),
+                "failure": failure(found, artifact.tolerance),
+            },
+        )
 
 
-def verify_run(folder: Path) -> tuple[str, dict[str, Any]]:
+def verify_run(folder: Path, jobs: int = 0) -> tuple[str, dict[str, Any]]:
     """Compare every artifact of a run with its source again: a table for people, and the same as JSON.
 
+    jobs: 0, one after the other in this process; else so many at a time, each in a process of its own.
     Raises CheckFailed, after printing the table, when an artifact is out of tolerance.
     """
     run = Run(folder)
-    made = run.facts("export")
-    proofs = dict(verify_artifacts(run, {name: facts["source"] for name, facts in made.items()}))
-    lines = [f"{'artifact':<24}{'case':<30}{'max abs error':>14}{'cosine':>10}{'flips':>9}  result"]
+    sources = {name: facts["source"] for name, facts in run.facts("export").items()}
+    if jobs:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+            threads = max(1, VERIFY_THREADS // jobs)
+            waiting = [pool.submit(_verify_one, folder, *pair, threads) for pair in sources.items()]
+            proofs = dict(found.result() for found in waiting)
+    else:
+        proofs = dict(verify_artifacts(run, sources))
+    failures = [proof["failure"] for proof in proofs.values() if proof["failure"]]
+    if failures:
+        say(proof_table(proofs))
+        raise CheckFailed(failures[0])
+    return proof_table(proofs), proofs
+
+
+def _verify_one(folder: Path, name: str, source: str, threads: int) -> tuple[str, dict[str, Any]]:
+    (found,) = verify_artifacts(Run(folder), {name: source}, threads)
+    return found
+
+
+def proof_table(proofs: dict[str, dict[str, Any]]) -> str:
+    """Artifacts x cases; the change of the score that counts beside the test split."""
+    width = max(len(name) for name in ("artifact", *proofs)) + 2
+    lines = [
+        f"{'artifact':<{width}}{'case':<30}{'max abs error':>14}{'cosine':>10}{'flips':>9}{'score':>9}"
+        "  result"
+    ]
     for name, proof in proofs.items():
+        changes = iter([f"{100 * next(iter(proof['score_change'].values())):+.2f}"])
         for case in proof["cases"]:
             found = case["agreement"]
             lines.append(
-                f"{name:<24}{case['name']:<30}{found['max_abs_error']:>14.3g}{found['cosine']:>10.5f}"
-                f"{found['flip_rate']:>9.2%}  {'ok' if case['passed'] else 'FAILED'}"
+                f"{name:<{width}}{case['name']:<30}{found['max_abs_error']:>14.3g}{found['cosine']:>10.5f}"
+                f"{found['flip_rate']:>9.2%}{next(changes, ''):>9}  {'ok' if case['passed'] else 'FAILED'}"
             )
-    failures = [proof["failure"] for proof in proofs.values() if proof["failure"]]
-    if failures:
-        say("\n".join(lines))
-        raise CheckFailed(failures[0])
-    return "\n".join(lines), proofs
+        if proof["proof"] != "run":
+            lines.append(f"{name:<{width}}{proof['proof']}")
+    lines.append("score: change against the source on the test split, in hundredths of the score")
+    return "\n".join(lines)
 
 
 def bundle_step(run: Run, recipe: Recipe) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import transformers
 from stillroom.artifact import Artifact
 from stillroom.export import export
 from stillroom.export.golden import GOLDEN_TEXTS
+from stillroom.export.options import ExportOptions
 from stillroom.student import input_names, save_student
 from stillroom.task import TaskSpec
 
@@ -145,7 +146,8 @@ def exported(
     @functools.cache
     def make(family: str, scheme: str, pair: bool = False) -> Artifact:
         folder = tmp_path_factory.mktemp("artifact") / f"{family}-{scheme}"
-        return export(model_folder(family, pair=pair), "onnx", scheme, folder, shorten=not pair)
+        options = ExportOptions(shorten=not pair)
+        return export(model_folder(family, pair=pair), "onnx", scheme, folder, options)
 
     return make
 

@@ -21,6 +21,7 @@ from stillroom.artifact import Artifact, load_artifact
 from stillroom.errors import UsageError
 from stillroom.export import export, load_predictor
 from stillroom.export.golden import GOLDEN_TEXTS
+from stillroom.export.options import ExportOptions
 from stillroom.export.targets import TARGETS, split_name
 from stillroom.files import sha256_folder
 from stillroom.scheme import SCHEMES
@@ -35,7 +36,7 @@ FP32_BOUND = 1e-4
 INT8_BOUNDS = {"bert": 0.4, "distilbert": 0.9, "roberta": 0.4, "xlm-roberta": 0.4}
 SCHEMES_THERE = ("fp32", "int8-dynamic")
 FAMILIES = ("bert", "distilbert", "roberta", "xlm-roberta")
-CELLS = "onnx-fp32, onnx-int8-dynamic"
+CELLS = "onnx-fp32, onnx-fp16, onnx-int8-dynamic, .*coreml-palette4"
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES_THERE)
@@ -276,7 +277,7 @@ def test_a_file_outside_the_folder_is_refused(exported: Exported, tmp_path: Path
 @pytest.mark.parametrize(
     "facts",
     [
-        {"schema_version": 2}, {"schema_version": None}, {"task": None}, {"task": {"labels": ["one"]}},
+        {"schema_version": 1}, {"schema_version": None}, {"task": None}, {"task": {"labels": ["one"]}},
         {"size_bytes": None}, {"size_bytes": "many"}, {"sha256": 3}, {"sha256": []},
         {"file": 3}, {"file": None}, {"file": ["model.onnx"]}, {"nobody": "knows"},
     ],
@@ -292,7 +293,7 @@ def test_a_description_of_something_else_is_refused(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "null", "{", '{"schema_version": 1}', "\ufeff{}", "3"], ids=repr
+    "content", ["", "[]", "null", "{", '{"schema_version": 2}', "\ufeff{}", "3"], ids=repr
 )
 def test_a_file_that_is_no_description_is_refused(exported: Exported, tmp_path: Path, content: str) -> None:
     folder = copied(exported("bert", "int8-dynamic"), tmp_path / "artifact")
@@ -305,7 +306,7 @@ def test_a_file_that_is_no_description_is_refused(exported: Exported, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("target", "scheme"), [("tflite", "fp32"), ("onnx", "int4"), ("", ""), ("ONNX", "fp32")]
+    ("target", "scheme"), [("tflite", "fp32"), ("onnx", "palette4"), ("", ""), ("ONNX", "fp32")]
 )
 def test_an_unknown_cell_names_those_there_are(
     model_folder: Callable[..., Path], tmp_path: Path, target: str, scheme: str
@@ -328,15 +329,15 @@ def test_the_conversion_itself_refuses_an_unknown_scheme(
     model_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     task = load_student(model_folder("bert")).task
-    with pytest.raises(UsageError, match="int4"):
-        TARGETS["onnx"].convert(model_folder("bert"), task, "int4", tmp_path, shorten=True)
+    with pytest.raises(UsageError, match="palette4"):
+        TARGETS["onnx"].convert(model_folder("bert"), task, "palette4", tmp_path, ExportOptions())
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_conversion_leaves_nothing_and_touches_nothing(
     exported: Exported, model_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half_done(model_folder: Path, task: TaskSpec, scheme: str, out: Path, *, shorten: bool) -> None:
+    def half_done(folder: Path, task: TaskSpec, scheme: str, out: Path, options: ExportOptions) -> None:
         (out / "model.onnx").write_bytes(b"half")
         raise RuntimeError("the disk is full")
 

@@ -38,7 +38,8 @@ MAX_LENGTH = 80
 INPUTS = ("input_ids", "attention_mask")
 FP32 = {"max_abs_error": 1e-4, "decided_flip_rate": 0.0}
 CUTS = [f"cut or padded to {length} tokens" for length in (1, 2, 17, 64, MAX_LENGTH)]
-NAMES = ["test split, one by one", *CUTS, "three at a time, padded"]
+FED = ["test split, one by one", *CUTS, "three at a time, padded", "sample, unpadded", "random token ids"]
+NAMES = [*FED, "padded against unpadded"]
 
 Reference = Callable[..., np.ndarray]
 
@@ -78,8 +79,8 @@ def tokens(bert: Path, texts: tuple[str, ...]) -> Tokens:
 
 
 @pytest.fixture(scope="module")
-def fed(bert: Path, tokens: Tokens, reference: Reference) -> tuple[Feeding, ...]:
-    return feedings(bert, load_student(bert).task, tokens, logits_one_by_one(bert, tokens, reference))
+def fed(bert: Path, tokens: Tokens, texts: tuple[str, ...], reference: Reference) -> tuple[Feeding, ...]:
+    return feedings(bert, load_student(bert).task, tokens, texts, logits_one_by_one(bert, tokens, reference))
 
 
 @pytest.fixture
@@ -150,12 +151,13 @@ def test_a_good_artifact_passes(
     texts: tuple[str, ...], reference: Reference, scheme: str,
 ) -> None:  # fmt: skip
     artifact = exported("bert", scheme)
-    found = verify("student", artifact, fed, tokens, texts, threads=1)
+    found = verify("student", artifact, fed, threads=1)
     assert [case.name for case in found.cases] == NAMES
     assert all(case.passed for case in found.cases)
     assert failure(found, artifact.tolerance) == ""
-    assert all(case.agreement.rows == len(texts) for case in found.cases)
-    assert all(case.worst_text in texts for case in found.cases)
+    ours = [case for case in found.cases if case.name != "random token ids"]
+    assert all(case.agreement.rows == len(texts) for case in ours)
+    assert all(case.worst_text in texts for case in ours)
     wanted = logits_one_by_one(bert, tokens, reference)
     assert found.logits.shape == wanted.shape == (len(texts), 2)
     error = float(np.abs(found.logits - wanted).max())
@@ -174,8 +176,8 @@ def test_a_scaled_weight_is_found(
     damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...], texts: tuple[str, ...]
 ) -> None:
     artifact = damaged(scale_a_weight)
-    found = verify("student-fp32", artifact, fed, tokens, texts, threads=1)
-    assert not any(case.passed for case in found.cases)
+    found = verify("student-fp32", artifact, fed, threads=1)
+    assert not any(case.passed for case in found.cases[:-1])
     errors = np.abs(found.logits - fed[0].wanted).max(axis=1)
     message = failure(found, artifact.tolerance)
     assert message.startswith(f"student-fp32: {NAMES[0]}: max abs error {errors.max():.4g} (allowed 0.0001)")
@@ -188,9 +190,9 @@ def test_swapped_outputs_are_found_and_a_decided_text_is_named(
     damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...], texts: tuple[str, ...]
 ) -> None:
     artifact = damaged(swap_outputs)
-    found = verify("student-fp32", artifact, fed, tokens, texts, threads=1)
+    found = verify("student-fp32", artifact, fed, threads=1)
     assert np.abs(found.logits[:, ::-1] - fed[0].wanted).max() <= 1e-4  # the damage is the one meant
-    assert not any(case.passed for case in found.cases)
+    assert not any(case.passed for case in found.cases[:-1])  # it agrees with itself
     first = fed[0].wanted
     probability = 1 / (1 + np.exp(-np.abs(first[:, 1] - first[:, 0])))
     decided = probability - (1 - probability) >= 0.1
@@ -208,7 +210,7 @@ def test_swapped_outputs_are_found_by_flips_where_errors_are_tolerated(
 ) -> None:
     tolerance = {"max_abs_error": 1e9, "decided_flip_rate": 0.01}
     artifact = replace(damaged(swap_outputs), tolerance=tolerance)
-    found = verify("student-int8", artifact, fed, tokens, texts, threads=1)
+    found = verify("student-int8", artifact, fed, threads=1)
     assert not found.cases[0].passed
     assert failure(found, tolerance).startswith(f"student-int8: {NAMES[0]}: ")
     assert "(allowed 1.00%, in " in failure(found, tolerance)
@@ -219,7 +221,7 @@ def test_a_nan_is_found(
 ) -> None:
     tolerance = {"max_abs_error": 1e9, "decided_flip_rate": 0.5}
     artifact = replace(damaged(put_a_nan), tolerance=tolerance)
-    found = verify("student-fp32", artifact, fed, tokens, texts, threads=1)
+    found = verify("student-fp32", artifact, fed, threads=1)
     assert np.isnan(found.logits).any()
     assert not any(case.passed for case in found.cases)
     assert found.cases[0].agreement.max_abs_error == math.inf
@@ -232,10 +234,11 @@ def test_damage_that_only_padding_shows_is_named_by_its_case(
     damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...], texts: tuple[str, ...]
 ) -> None:
     artifact = damaged(unmask)
-    found = verify("student-fp32", artifact, fed, tokens, texts, threads=1)
+    found = verify("student-fp32", artifact, fed, threads=1)
     passed = {case.name: case.passed for case in found.cases}
-    # No row is shorter than two tokens: nothing is padded in the first three.
-    assert passed == {name: name in (NAMES[0], CUTS[0], CUTS[1]) for name in NAMES}
+    # No row is shorter than two tokens: nothing is padded in the first three, nor where it says so.
+    unpadded = (NAMES[0], CUTS[0], CUTS[1], "sample, unpadded", "random token ids")
+    assert passed == {name: name in unpadded for name in NAMES}
     message = failure(found, artifact.tolerance)
     assert message.startswith(f"student-fp32: {CUTS[2]}: max abs error ")
     worst = found.cases[3].worst_text
@@ -243,11 +246,10 @@ def test_damage_that_only_padding_shows_is_named_by_its_case(
     assert tokens.lengths[texts.index(worst)] < 17  # a longer one was not padded, so it is not at fault
 
 
-def test_the_worst_text_is_shown_cut(
-    damaged: Callable[..., Artifact], tokens: Tokens, fed: tuple[Feeding, ...]
-) -> None:
+def test_the_worst_text_is_shown_cut(damaged: Callable[..., Artifact], fed: tuple[Feeding, ...]) -> None:
     artifact = damaged(scale_a_weight)
-    found = verify("student", artifact, fed, tokens, ["z" * 5000] * len(tokens), threads=1)
+    long = [replace(feeding, texts=("z" * 5000,) * len(feeding.texts)) for feeding in fed]
+    found = verify("student", artifact, long, threads=1)
     assert failure(found, artifact.tolerance).endswith(f": {'z' * 200!r}")
 
 
@@ -319,55 +321,74 @@ def many_texts() -> list[str]:
 
 
 def test_every_way_of_feeding(bert: Path, reference: Reference) -> None:
-    tokens = encoded(bert, many_texts())
+    tokens, texts = encoded(bert, many_texts()), [f"row {row}" for row in range(100)]
     given_logits = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
-    found = feedings(bert, load_student(bert).task, tokens, given_logits)
-    assert [feeding.name for feeding in found] == NAMES
-    assert [feeding.length for feeding in found] == [None, 1, 2, 17, 64, MAX_LENGTH, None]
+    found = {fed.name: fed for fed in feedings(bert, load_student(bert).task, tokens, texts, given_logits)}
+    assert list(found) == FED
 
-    plain = found[0]
-    assert [group.tolist() for group in plain.groups] == [[row] for row in range(100)]
+    plain = found["test split, one by one"]
+    assert plain.texts == tuple(texts)
+    assert all(same_inputs(plain.batches[row], row_inputs(tokens, [row], width))
+               for row, width in enumerate(tokens.lengths))  # fmt: skip
     assert plain.wanted is given_logits
 
-    sampled = np.concatenate(found[1].groups).tolist()
+    sampled = [texts.index(text) for text in found["sample, unpadded"].texts]
     assert len(sampled) == len(set(sampled)) == SAMPLE_ROWS == 64
     assert sampled == sorted(sampled)
     assert (sampled[0], sampled[-1]) == (0, 99)
-    for feeding in found[1:-1]:
-        assert [group.tolist() for group in feeding.groups] == [[row] for row in sampled]
-        width = feeding.length
-        assert width is not None
-        wanted = np.concatenate([reference(bert, **row_inputs(tokens, [row], width)) for row in sampled])
-        assert feeding.wanted.shape == (64, 2)
-        assert np.abs(feeding.wanted - wanted).max() <= 1e-5
+    for name, width in zip(CUTS, (1, 2, 17, 64, MAX_LENGTH), strict=True):
+        inputs = [row_inputs(tokens, [row], width) for row in sampled]
+        assert all(map(same_inputs, found[name].batches, inputs))
+        wanted = np.concatenate([reference(bert, **one) for one in inputs])
+        assert found[name].wanted.shape == (64, 2)
+        assert np.abs(found[name].wanted - wanted).max() <= 1e-5
 
-    threes = found[-1]
-    assert [len(group) for group in threes.groups] == [3] * 21 + [1]
-    assert np.concatenate(threes.groups).tolist() == sampled
-    wanted = np.concatenate(
-        [
-            reference(bert, **row_inputs(tokens, group.tolist(), int(tokens.lengths[group].max())))
-            for group in threes.groups
-        ]
-    )
-    assert np.abs(threes.wanted - wanted).max() <= 1e-5
-    assert any(len(set(tokens.lengths[group].tolist())) > 1 for group in threes.groups)  # padding happens
+    threes = found["three at a time, padded"]
+    groups = [sampled[at : at + 3] for at in range(0, 64, 3)]
+    inputs = [row_inputs(tokens, rows, int(tokens.lengths[rows].max())) for rows in groups]
+    assert all(map(same_inputs, threes.batches, inputs)) and len(threes.batches) == 22
+    assert np.abs(threes.wanted - np.concatenate([reference(bert, **one) for one in inputs])).max() <= 1e-5
+    assert any(0 in batch[1] for batch in threes.batches)  # padding happens
+
+    noise = found["random token ids"]
+    assert all(mask.all() and ids.max() <= tokens.ids.max() for ids, mask in noise.batches)
+    assert not any((ids == tokens.pad_id).any() for ids, _ in noise.batches)
+    assert {batch[0].shape[1] for batch in noise.batches} >= {2, MAX_LENGTH}
+
+
+def same_inputs(batch: Sequence[np.ndarray], wanted: dict[str, np.ndarray]) -> bool:
+    return all(map(np.array_equal, batch, wanted.values()))
 
 
 def test_a_split_smaller_than_the_sample_is_used_whole(bert: Path) -> None:
-    tokens = encoded(bert, ["a", "the flight was great"])
-    found = feedings(bert, load_student(bert).task, tokens, np.zeros((2, 2), np.float32))
-    assert [feeding.name for feeding in found] == NAMES
-    for feeding in found[:-1]:
-        assert [group.tolist() for group in feeding.groups] == [[0], [1]]
-    assert [group.tolist() for group in found[-1].groups] == [[0, 1]]
+    texts = ["a", "the flight was great"]
+    found = feedings(bert, load_student(bert).task, encoded(bert, texts), texts, np.zeros((2, 2), np.float32))
+    assert [feeding.name for feeding in found] == FED
+    assert all(feeding.texts == tuple(texts) for feeding in found[:-1])
+    assert [len(feeding.batches) for feeding in found] == [2, *(2 for _ in CUTS), 1, 2, 16]
 
 
 @pytest.mark.parametrize(
     ("max_length", "wanted"), [(2, [1, 2]), (17, [1, 2, 17]), (64, [1, 2, 17, 64]), (65, [1, 2, 17, 64, 65])]
 )
 def test_lengths_stop_at_the_longest_input(bert: Path, max_length: int, wanted: list[int]) -> None:
-    tokens = encoded(bert, ["a"])
     task = replace(load_student(bert).task, max_length=max_length)
-    found = feedings(bert, task, tokens, np.zeros((1, 2), np.float32))
-    assert [feeding.length for feeding in found[1:-1]] == wanted
+    found = feedings(bert, task, encoded(bert, ["a"]), ["a"], np.zeros((1, 2), np.float32))
+    assert [fed.batches[0][0].shape[1] for fed in found if fed.name.startswith("cut")] == wanted
+
+
+def test_without_known_logits_the_source_is_asked(bert: Path, reference: Reference) -> None:
+    tokens = encoded(bert, ["a", "the flight was great"])
+    found = feedings(bert, load_student(bert).task, tokens, ["a", "b"])
+    assert np.abs(found[0].wanted - logits_one_by_one(bert, tokens, reference)).max() <= 1e-5
+
+
+def test_a_file_is_not_fed_what_it_cannot_take(
+    exported: Callable[..., Artifact], fed: tuple[Feeding, ...]
+) -> None:
+    artifact = exported("bert", "fp32")
+    assert all(feeding.fits(artifact) for feeding in fed)
+    one_row = replace(artifact, target="executorch")
+    assert [feeding.name for feeding in fed if not feeding.fits(one_row)] == ["three at a time, padded"]
+    short = replace(artifact, lengths=(17,))
+    assert [feeding.name for feeding in fed[1:6] if feeding.fits(short)] == CUTS[:3]
