@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stillroom.tokens import Tokens, padded_inputs
+from stillroom.tokens import Tokens, padded_inputs, spread_rows
 
 ROWS = 128  # more change the ranges by less than another draw of as many does
 
@@ -15,5 +15,5 @@ def calibration_of(
     tokens: Tokens, inputs: Sequence[str], rows: int = ROWS
 ) -> tuple[tuple[np.ndarray, ...], ...]:
     """So many rows, evenly spread, one by one at their own length: padding is not part of any range."""
-    chosen = np.unique(np.linspace(0, len(tokens) - 1, min(rows, len(tokens))).round().astype(int))
+    chosen = spread_rows(len(tokens), rows)
     return tuple(tuple(padded_inputs(tokens, [row], inputs).values()) for row in chosen)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings and progress bars about optional packages and deprecations; errors still raise."""
+    """No warnings about optional packages and deprecations; errors still raise."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -15,7 +15,7 @@ from stillroom.export.targets import TARGETS, load_predictor
 from stillroom.numerics import Agreement, compare_logits
 from stillroom.progress import progress_bar
 from stillroom.task import TaskSpec
-from stillroom.tokens import Tokens, padded_inputs
+from stillroom.tokens import Tokens, padded_inputs, spread_rows
 
 SAMPLE_ROWS = 64  # of the test split, for the cases that change length or padding
 CUT_LENGTHS = (1, 2, 17, 64)  # tokens
@@ -107,7 +107,7 @@ def feedings(
         return Feeding(name, batches, wanted, tuple(texts[row] for rows in groups for row in rows))
 
     one_by_one = [np.array([row]) for row in range(len(tokens))]
-    sample = np.linspace(0, len(tokens) - 1, min(SAMPLE_ROWS, len(tokens))).round().astype(int)
+    sample = spread_rows(len(tokens), SAMPLE_ROWS)
     singly = [sample[at : at + 1] for at in range(len(sample))]
     lengths = sorted({*(cut for cut in CUT_LENGTHS if cut < task.max_length), task.max_length})
     noise = random_inputs(tokens, task)

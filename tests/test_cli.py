@@ -235,3 +235,9 @@ def test_doctor_prints_the_table_and_json(capsys: pytest.CaptureFixture[str]) ->
     assert main(["doctor", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert {"format": "onnx-fp32", "state": "works"} in document["formats"]
+
+
+def test_jobs_below_zero_are_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".stillroom").mkdir()
+    assert main(["verify", str(tmp_path), "--jobs", "-1"]) == 2
+    assert "--jobs -1: expected 1 or more" in capsys.readouterr().err

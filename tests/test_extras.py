@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.errors import UsageError
-from stillroom.extras import EXTRA_OF, packaged_path, require, resolve_source, version_of
+from stillroom.extras import DISTRIBUTION_OF, EXTRA_OF, packaged_path, require, resolve_source, version_of
 
 ROOT = Path(__file__).parents[1]
 OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
@@ -54,9 +54,6 @@ def closure(extra: str) -> set[str]:
         else:
             found.add(requirement.split("=")[0].split(">")[0].split("<")[0].strip())
     return found
-
-
-DISTRIBUTION_OF = {"sklearn": "scikit-learn"}  # where a package is not named as its module
 
 
 @pytest.mark.parametrize("module", EXTRA_OF)
@@ -111,3 +108,7 @@ def test_sources_are_paths_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     expected = {"a/b.csv": "a/b.csv", "./x": "x", "~/b.csv": "/home/somebody/b.csv", "/a": "/a"}
     assert {given: str(resolve_source(given)) for given in expected} == expected
+
+
+def test_a_module_of_another_name_has_a_version() -> None:
+    assert version_of("sklearn") == version_of("scikit-learn") != ""

@@ -27,6 +27,8 @@ EXTRA_OF = {
     "matplotlib": "report",
 }
 
+DISTRIBUTION_OF = {"sklearn": "scikit-learn"}  # where a package is not named as its module
+
 
 def require(*modules: str) -> None:
     """Raise UsageError naming the pip line unless every module can be found; imports nothing."""
@@ -36,9 +38,12 @@ def require(*modules: str) -> None:
 
 
 def version_of(distribution: str) -> str:
-    """The installed version of a distribution, or "" when it is not installed; imports nothing."""
+    """The installed version of a distribution, or "" when it is not installed; imports nothing.
+
+    distribution: its name, or that of the one module it brings.
+    """
     try:
-        return importlib.metadata.version(distribution)
+        return importlib.metadata.version(DISTRIBUTION_OF.get(distribution, distribution))
     except importlib.metadata.PackageNotFoundError:
         return ""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.errors import CheckFailed
+from stillroom.errors import CheckFailed, UsageError
 from stillroom.files import staged_folder
 from stillroom.kinds import all_scores
 from stillroom.progress import say
@@ -136,8 +136,11 @@ def verify_run(folder: Path, jobs: int = 0) -> tuple[str, dict[str, Any]]:
     """Compare every artifact of a run with its source again: a table for people, and the same as JSON.
 
     jobs: 0, one after the other in this process; else so many at a time, each in a process of its own.
-    Raises CheckFailed, after printing the table, when an artifact is out of tolerance.
+    Raises CheckFailed, after printing the table, when an artifact is out of tolerance, UsageError for
+    jobs below 0.
     """
+    if jobs < 0:
+        raise UsageError(f"--jobs {jobs}: expected 1 or more, or nothing for this process alone")
     run = Run(folder)
     sources = {name: facts["source"] for name, facts in run.facts("export").items()}
     if jobs:

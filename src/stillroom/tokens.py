@@ -172,6 +172,11 @@ def joined(tokens: Tokens, more: Tokens) -> Tokens:
     )
 
 
+def spread_rows(count: int, wanted: int) -> np.ndarray:
+    """At most wanted of the rows below count, evenly spread, the first and the last among them."""
+    return np.linspace(0, count - 1, min(wanted, count)).round().astype(int)
+
+
 def padded_inputs(
     tokens: Tokens, rows: Sequence[int] | np.ndarray, inputs: Sequence[str], length: int | None = None
 ) -> dict[str, np.ndarray]:

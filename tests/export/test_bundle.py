@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -738,3 +739,21 @@ def test_goldens_of_another_form_are_refused_in_one_line(
     with pytest.raises(StillroomError) as raised:
         replay_goldens(retold(tampered, change))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "version", "refused"),
+    [("executorch", "1.4.2", True), ("executorch", "1.4.1", False), ("executorch", "1.3.9", False),
+     ("ort", "1.100.0", True), ("onnx", "1.100.0", False)],
+)  # fmt: skip
+def test_a_runtime_older_than_the_file(tmp_path: Path, target: str, version: str, refused: bool) -> None:
+    made = {"name": bundle_module.TARGETS[target].runtime, "version": version}
+    artifact = {"target": target, "file": bundle_module.TARGETS[target].file, "runtime": made}
+    if not refused:
+        bundle_module.check_runtime(tmp_path, artifact)
+        return
+    here = bundle_module.runtime_of(target)["version"]
+    with pytest.raises(
+        UsageError, match=rf"made for {made['name']} {version}, here is {re.escape(here)}: pip"
+    ):
+        bundle_module.check_runtime(tmp_path, artifact)

@@ -16,6 +16,7 @@ from stillroom.export import export, load_predictor
 from stillroom.export.calibration import calibration_of
 from stillroom.export.options import ExportOptions
 from stillroom.export.targets import TARGETS, check_lengths, padding
+from stillroom.export.torchscript import load, load_lite
 from stillroom.step_data import encode_for
 from stillroom.student import load_student
 from stillroom.text import Row
@@ -144,3 +145,11 @@ def test_what_lies_beside_the_files(made: Made) -> None:
     )
     assert delegation["delegated_flop_share"] == 1.0 and delegation["delegated_flops"] > 0
     assert "native_layer_norm" in delegation["left"]
+
+
+@pytest.mark.parametrize("scheme", TARGETS["torchscript"].schemes)
+def test_the_lite_interpreter_gives_the_same(made: Made, scheme: str) -> None:
+    folder = made("bert", "torchscript", scheme).folder
+    ids = np.arange(2, 20).reshape(2, 9)
+    mask = np.array([[1] * 9, [1] * 5 + [0] * 4])
+    np.testing.assert_array_equal(load_lite(folder, 1)(ids, mask), load(folder, 1)(ids, mask))
