@@ -3,6 +3,7 @@ PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python
 PY := .venv/bin/python
 INSTALLED := .venv/installed
 TEXTBREWER := build/peers/textbrewer
+OPTIMUM := build/peers/optimum
 
 .PHONY: demo test lint types unit seeds throughput clean
 
@@ -22,7 +23,7 @@ types: $(INSTALLED)
 		&& ln -s ../../../docs/schemas schemas
 	$(PY) -m mypy build/typing/stillroom docs/experiments
 
-unit: $(INSTALLED)
+unit: $(INSTALLED) $(OPTIMUM)/installed
 	$(PY) -m pytest
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -43,6 +44,13 @@ $(TEXTBREWER)/installed: constraints.txt
 	$(PYTHON) -m venv $(TEXTBREWER)
 	$(TEXTBREWER)/bin/python -m pip install --constraint constraints.txt \
 		torch transformers accelerate textbrewer==0.2.1.post1
+	touch $@
+
+# The last optimum that reads ONNX wants an older transformers: tests open our files with it from outside.
+$(OPTIMUM)/installed: Makefile
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/python -m pip install torch==2.13.0 optimum-onnx==0.1.0 optimum==2.1.0 transformers==4.57.6 \
+		onnxruntime==1.32.0 onnx==1.23.2 numpy==2.4.6
 	touch $@
 
 clean:

@@ -29,7 +29,7 @@ from stillroom.errors import CheckFailed, StillroomError, UsageError
 from stillroom.progress import progress_bar, say
 
 Predictor = Callable[..., npt.NDArray[Any]]
-LoadPredictor = Callable[[str, Path, int], Predictor]
+LoadPredictor = Callable[[str, Path, int, Sequence[int]], Predictor]
 Value = TypeVar("Value")
 
 # -P keeps the working directory off sys.path: a stray numpy.py there must not be what is measured.
@@ -39,12 +39,16 @@ EVALUATION_ROW_TIMEOUT_S = 2  # what a row of the evaluation pass adds to the ti
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a folder, the target that loads it and the model's input names in order."""
+    """What is measured: a folder, the target that loads it and the model's input names in order.
+
+    lengths: those the file was made for, to which its inputs are padded; none for any.
+    """
 
     name: str
     target: str
     folder: str
     inputs: tuple[str, ...]
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -263,7 +267,8 @@ def run_child(
     subject = request["subject"]
     import_ms, _ = _timed(import_runtime, subject["target"])
     baseline_bytes, _ = _resident_bytes()
-    load_ms, predict = _timed(load_predictor, subject["target"], Path(subject["folder"]), workload.threads)
+    opening = (subject["target"], Path(subject["folder"]), workload.threads, subject["lengths"])
+    load_ms, predict = _timed(load_predictor, *opening)
 
     def inference_ms(arguments: Sequence[npt.NDArray[np.int64]]) -> float:
         elapsed_ms, output = _timed(predict, *arguments)

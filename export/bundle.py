@@ -17,10 +17,10 @@ import jsonschema
 import numpy as np
 
 import stillroom
-from stillroom.artifact import check_file, load_artifact
+from stillroom.artifact import Artifact, check_file, load_artifact
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.export.golden import golden_tolerance, golden_vectors, predict_one
-from stillroom.export.targets import TARGETS, Predict, load_predictor
+from stillroom.export.targets import TARGETS, Predict, open_artifact
 from stillroom.extras import version_of
 from stillroom.files import (
     combined_sha256,
@@ -66,9 +66,13 @@ class Bundle:
 
     folder: Path
     manifest: dict[str, Any]
-    task: TaskSpec
+    artifact: Artifact
     tokenizer: Tokenizer
     predict: Predict
+
+    @property
+    def task(self) -> TaskSpec:
+        return self.artifact.task
 
     def __call__(self, text: str, pair: str | None = None) -> Prediction:
         """Classify a text. Raises UsageError when the task wants a pair and got none, or the reverse."""
@@ -104,7 +108,7 @@ def write_bundle(name: str, artifact_folder: Path, model_folder: Path, out: Path
         raise UsageError(f"{artifact_folder} was not exported from {model_folder}: export it again")
     task = artifact.task
     tokenizer = load_tokenizer(model_folder, task.max_length)
-    predict = load_predictor(artifact.target, artifact.folder, DEFAULT_THREADS, artifact.lengths)
+    predict = open_artifact(artifact, DEFAULT_THREADS)
     with staged_folder(out) as partial:
         copy = shutil.copytree if artifact.path.is_dir() else shutil.copyfile
         copy(artifact.path, partial / artifact.file)
@@ -261,15 +265,15 @@ def load_bundle(folder: str | Path, threads: int = DEFAULT_THREADS) -> Bundle:
     """
     folder = Path(folder)
     manifest = check_bundle(folder)
-    task = task_from_dict(manifest["task"])
-    artifact = manifest["artifacts"][0]
-    check_runtime(folder, artifact)
+    artifact = artifact_of(folder, manifest)
+    task = artifact.task
+    check_runtime(folder, manifest["artifacts"][0])
     bundle = Bundle(
         folder=folder,
         manifest=manifest,
-        task=task,
+        artifact=artifact,
         tokenizer=load_tokenizer(folder, task.max_length),
-        predict=load_predictor(artifact["target"], folder, threads, artifact["lengths"]),
+        predict=open_artifact(artifact, threads),
     )
     try:
         bundle("", "" if task.pair else None)  # the first inference also sets the runtime's memory up
@@ -278,6 +282,13 @@ def load_bundle(folder: str | Path, threads: int = DEFAULT_THREADS) -> Bundle:
             f"{folder}: the model's inputs or outputs are not those of manifest.json: {error}"
         ) from None
     return bundle
+
+
+def artifact_of(folder: Path, manifest: dict[str, Any]) -> Artifact:
+    """The model file of a checked bundle."""
+    entry = {name: value for name, value in manifest["artifacts"][0].items() if name != "runtime"}
+    read = {"task": task_from_dict(manifest["task"]), "lengths": tuple(entry["lengths"])}
+    return Artifact(folder=folder, **{**entry, **read})
 
 
 def _golden_of(entry: Any, task: TaskSpec) -> dict[str, Any]:
@@ -296,14 +307,19 @@ def _golden_of(entry: Any, task: TaskSpec) -> dict[str, Any]:
     return dict(entry)
 
 
-def replay_goldens(bundle: Bundle) -> float:
-    """Replay every golden vector; return the largest logit error. Raises CheckFailed naming the text."""
+def read_goldens(bundle: Bundle) -> list[dict[str, Any]]:
+    """A bundle's golden vectors. Raises CheckFailed when they are not as many as announced, or not whole."""
     goldens = read_json(bundle.folder / bundle.manifest["golden"]["file"])
-    allowed, largest = float(bundle.manifest["golden"]["max_abs_error"]), 0.0
     if not isinstance(goldens, list) or len(goldens) != bundle.manifest["golden"]["count"]:
         raise CheckFailed(f"{bundle.folder}: golden.json does not hold as many vectors as announced")
+    return [_golden_of(golden, bundle.task) for golden in goldens]
+
+
+def replay_goldens(bundle: Bundle) -> float:
+    """Replay every golden vector; return the largest logit error. Raises CheckFailed naming the text."""
+    allowed, largest = float(bundle.manifest["golden"]["max_abs_error"]), 0.0
     answer = kind_of(bundle.task.kind).answer
-    for entry in (_golden_of(golden, bundle.task) for golden in goldens):
+    for entry in read_goldens(bundle):
         ids, kinds = encode_one(bundle.tokenizer, entry["text"], entry.get("pair"))
         if ids != entry["input_ids"]:
             raise CheckFailed(f"golden text {entry['text'][:80]!r} is tokenized to other ids than recorded")

@@ -42,7 +42,6 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
     require("torch", "transformers", "executorch", "torchao")
     import torch
 
-    from stillroom.export.delegation import delegation_of
     from stillroom.export.encoder import ExportModel
     from stillroom.export.int8_embedding import Int8Embedding
     from stillroom.export.quiet import quiet
@@ -50,30 +49,41 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
     wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
     if scheme != "fp32":
         wrapped.words = Int8Embedding(wrapped.words.weight)
-    length = options.lengths[0] if options.lengths else task.max_length
-    example = tuple(torch.ones(1, length, dtype=torch.long) for _ in task.inputs)
-    axes = None
-    if not options.lengths:
-        axes = tuple({1: torch.export.Dim("length", min=2, max=task.max_length)} for _ in task.inputs)
+    example, axes = example_of(task, options)
     with quiet(), torch.no_grad():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
         if scheme == "int4":
             _round_to_int4(wrapped)
         program = torch.export.export(wrapped, example, dynamic_shapes=axes)
         if scheme.startswith("int8"):
             program = _quantized_int8(program, scheme, example, axes, options)
-        lowered = _lower(program)
-        delegation = delegation_of(lowered.exported_program().graph_module)  # before memory planning
-        found = lowered.to_executorch()
-        found.save(str(out / FILE))
-        found.get_etrecord().save(str(out / RECORD_FILE))
-    write_json(out / DELEGATION_FILE, delegation)
+        lower(program, XnnpackPartitioner(), out)
 
 
-def _lower(program: Any) -> Any:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+def example_of(task: TaskSpec, options: ExportOptions) -> tuple[tuple[Any, ...], Any]:
+    """Inputs to trace a model with, and which of their axes may vary: None or the tokens of each."""
+    import torch
+
+    length = options.lengths[0] if options.lengths else task.max_length
+    example = tuple(torch.ones(1, length, dtype=torch.long) for _ in task.inputs)
+    if options.lengths:
+        return example, None
+    return example, tuple({1: torch.export.Dim("length", min=2, max=task.max_length)} for _ in task.inputs)
+
+
+def lower(program: Any, partitioner: Any, out: Path) -> None:
+    """Write an exported program with what a partitioner takes of it delegated, its record and delegation."""
     from executorch.exir import to_edge_transform_and_lower
 
-    return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], generate_etrecord=True)
+    from stillroom.export.delegation import delegation_of
+
+    lowered = to_edge_transform_and_lower(program, partitioner=[partitioner], generate_etrecord=True)
+    delegation = delegation_of(lowered.exported_program().graph_module)  # before memory planning
+    found = lowered.to_executorch()
+    found.save(str(out / FILE))
+    found.get_etrecord().save(str(out / RECORD_FILE))
+    write_json(out / DELEGATION_FILE, delegation)
 
 
 def _quantized_int8(program: Any, scheme: str, example: Any, axes: Any, options: ExportOptions) -> Any:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Attention is left out: rewriting it gives a QAttention that does not load.
 WITH_WEIGHTS = ("MatMul", "Gemm", "Gather")
+FP32_OPERATORS = ("Attention", "Gelu")  # in fp16 they cost casts around them, 7 % of the whole (docs/log.md)
 INT4_BLOCK = 32  # weights that share a scale
 INT8_ARITHMETIC = 4  # MatMulNBits' accuracy_level: activations rounded to 8 bits, integer products
 
@@ -25,9 +26,10 @@ def fp16(source: Path, out: Path, options: ExportOptions) -> None:
     onnxruntime computes in fp32 where its CPU has no fp16 form of an operator, casting as it goes.
     """
     import onnx
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), out)
+    left = [*DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS]
+    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=left), out)
 
 
 def int8_dynamic(source: Path, out: Path, options: ExportOptions) -> None:

@@ -13,6 +13,7 @@ from stillroom.artifact import Artifact, save_artifact
 from stillroom.errors import UsageError
 from stillroom.export import (
     coreml_package,
+    executorch_coreml,
     executorch_program,
     onnx_graph,
     ort_format,
@@ -116,6 +117,21 @@ TARGETS = {
         lengths=1,
         runtime_may_be_older=False,
     ),
+    "executorch_coreml": Target(
+        file=executorch_coreml.FILE,
+        schemes=executorch_coreml.SCHEMES,
+        needs=("torch", "transformers", "executorch", "coremltools"),
+        runtime="executorch",
+        convert=executorch_coreml.convert,
+        load=executorch_coreml.load,
+        import_runtime=executorch_coreml.import_runtime,
+        tool_versions=executorch_coreml.tool_versions,
+        batch=False,
+        lengths=1,
+        runtime_may_be_older=False,
+        proof=executorch_coreml.proof(),
+        differs="ExecuTorch names the package inside by a random identifier",
+    ),
     "coreml": Target(
         file=coreml_package.FILE,
         schemes=tuple(coreml_package.OLDEST_IOS),
@@ -201,6 +217,17 @@ def import_runtime(target: str) -> None:
     (torch_model if target == "torch" else TARGETS[target]).import_runtime()
 
 
+def opens_here(target: str) -> bool:
+    """False for a file that this machine can make but not open."""
+    return TARGETS[target].proof != executorch_coreml.NOT_RUN
+
+
+def open_artifact(artifact: Artifact, threads: int) -> Predict:
+    """Open an artifact for inputs of any length it takes, with token_type_ids or without."""
+    predict = load_predictor(artifact.target, artifact.folder, threads, artifact.lengths)
+    return completing(predict, len(artifact.task.inputs))
+
+
 def load_predictor(target: str, folder: Path, threads: int, lengths: Sequence[int] = ()) -> Predict:
     """Open an artifact folder, or for "torch" a model folder, as one plain callable.
 
@@ -225,3 +252,22 @@ def padding(predict: Predict, lengths: tuple[int, ...]) -> Predict:
         return predict(*(np.pad(array, ((0, 0), (0, fits[0] - width))) for array in inputs))
 
     return padded
+
+
+def completing(predict: Predict, count: int) -> Predict:
+    """The same with token_type_ids or without, whether the model has count = 3 inputs or 2.
+
+    Where it has them, none means the first text: zeros. Where it has not, zeros are left out, and others are
+    a ValueError: the model could not tell two texts apart.
+    """
+
+    def completed(*inputs: np.ndarray) -> np.ndarray:
+        if count == 3 and len(inputs) == 2:
+            inputs = (*inputs, np.zeros_like(inputs[0]))
+        if count == 2 and len(inputs) == 3:
+            if inputs[2].any():
+                raise ValueError("token_type_ids other than 0: this model does not read them")
+            inputs = inputs[:2]
+        return predict(*inputs)
+
+    return completed

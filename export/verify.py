@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.artifact import Artifact
-from stillroom.export.targets import TARGETS, load_predictor
+from stillroom.export.targets import TARGETS, load_predictor, open_artifact
 from stillroom.numerics import Agreement, compare_logits
 from stillroom.progress import progress_bar
 from stillroom.task import TaskSpec
@@ -20,8 +20,12 @@ from stillroom.tokens import Tokens, padded_inputs, spread_rows
 SAMPLE_ROWS = 64  # of the test split, for the cases that change length or padding
 CUT_LENGTHS = (1, 2, 17, 64)  # tokens
 RANDOM_ROWS = 16
-WHOLE, UNPADDED = "test split, one by one", "sample, unpadded"
+WHOLE, UNPADDED, THREE = "test split, one by one", "sample, unpadded", "three at a time, padded"
+OTHER_INPUTS = {2: "with token_type_ids", 3: "without token_type_ids"}  # by how many inputs the model has
 SAMPLING_CONFIDENCE = 0.99
+
+
+Batches = tuple[tuple[np.ndarray, ...], ...]  # a model's inputs, one inference each
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verification:
-    """artifact: its name. logits: float32 [rows, labels] over the whole test split, one row at a time."""
+    """artifact: its name. logits: float32 [rows, labels] of the first way of feeding: the test split."""
 
     artifact: str
     cases: tuple[Case, ...]
@@ -78,7 +82,7 @@ class Feeding:
     """
 
     name: str
-    batches: tuple[tuple[np.ndarray, ...], ...]
+    batches: Batches
     wanted: np.ndarray
     texts: tuple[str, ...]
 
@@ -100,22 +104,23 @@ def feedings(
 
     expected = load_predictor("torch", source, torch.get_num_threads())
 
-    def fed(name: str, groups: Sequence[np.ndarray], length: int | None = None) -> Feeding:
-        batches = tuple(tuple(padded_inputs(tokens, rows, task.inputs, length).values()) for rows in groups)
-        known = logits if groups is one_by_one else None
-        wanted = np.concatenate([expected(*batch) for batch in batches]) if known is None else known
-        return Feeding(name, batches, wanted, tuple(texts[row] for rows in groups for row in rows))
+    def fed(name: str, batches: Batches, rows: np.ndarray, given: Batches = ()) -> Feeding:
+        """given: what the artifact gets instead of batches, which the source gets."""
+        wanted = np.concatenate([expected(*batch) for batch in batches])
+        return Feeding(name, given or batches, wanted, tuple(texts[row] for row in rows))
 
-    one_by_one = [np.array([row]) for row in range(len(tokens))]
-    sample = spread_rows(len(tokens), SAMPLE_ROWS)
-    singly = [sample[at : at + 1] for at in range(len(sample))]
+    every, sample = np.arange(len(tokens)), spread_rows(len(tokens), SAMPLE_ROWS)
     lengths = sorted({*(cut for cut in CUT_LENGTHS if cut < task.max_length), task.max_length})
+    one_by_one, unpadded = (batches_of(tokens, rows, task) for rows in (every, sample))
+    first_text, given = other_inputs(unpadded)
     noise = random_inputs(tokens, task)
+    whole = fed(WHOLE, one_by_one, every) if logits is None else None
     return (
-        fed(WHOLE, one_by_one),
-        *(fed(f"cut or padded to {length} tokens", singly, length) for length in lengths),
-        fed("three at a time, padded", [sample[at : at + 3] for at in range(0, len(sample), 3)]),
-        fed(UNPADDED, singly),
+        whole or Feeding(WHOLE, one_by_one, np.asarray(logits), tuple(texts)),
+        *(fed(padded_to(length), batches_of(tokens, sample, task, length), sample) for length in lengths),
+        fed(THREE, batches_of(tokens, sample, task, rows_each=3), sample),
+        fed(UNPADDED, unpadded, sample),
+        fed(OTHER_INPUTS[len(task.inputs)], first_text, sample, given),
         Feeding(
             "random token ids",
             noise,
@@ -125,7 +130,53 @@ def feedings(
     )
 
 
-def random_inputs(tokens: Tokens, task: TaskSpec) -> tuple[tuple[np.ndarray, ...], ...]:
+def golden_feedings(
+    task: TaskSpec, tokens: Tokens, texts: Sequence[str], logits: np.ndarray
+) -> tuple[Feeding, ...]:
+    """The ways of feeding a bundle's golden texts, whose answers are known, that should not change them.
+
+    texts, logits [rows, labels]: of the rows.
+    """
+    rows, longest = np.arange(len(tokens)), int(tokens.lengths.max())
+    unpadded = batches_of(tokens, rows, task)
+    _, given = other_inputs(unpadded)
+    lengths = sorted({*(cut for cut in CUT_LENGTHS if longest <= cut < task.max_length), task.max_length})
+    ways = {
+        UNPADDED: unpadded,
+        **{padded_to(length): batches_of(tokens, rows, task, length) for length in lengths},
+        THREE: batches_of(tokens, rows, task, rows_each=3),
+    }
+    if len(task.inputs) == 2:  # with three, leaving one out may change the answer to a pair
+        ways[OTHER_INPUTS[2]] = given
+    return tuple(Feeding(name, batches, logits, tuple(texts)) for name, batches in ways.items())
+
+
+def padded_to(length: int) -> str:
+    """Name of the way of feeding that brings every text to a length in tokens."""
+    return f"cut or padded to {length} tokens"
+
+
+def batches_of(
+    tokens: Tokens, rows: np.ndarray, task: TaskSpec, length: int | None = None, rows_each: int = 1
+) -> Batches:
+    """Rows as a model's inputs, so many an inference: cut or padded to a length, or as long as they are."""
+    groups = [rows[at : at + rows_each] for at in range(0, len(rows), rows_each)]
+    return tuple(tuple(padded_inputs(tokens, group, task.inputs, length).values()) for group in groups)
+
+
+def other_inputs(batches: Batches) -> tuple[Batches, Batches]:
+    """The same texts for the model, as of one text each, and for a caller who knows its inputs wrong.
+
+    That caller leaves token_type_ids out where the model has them, and gives them where it has not.
+    """
+    if len(batches[0]) == 3:
+        return tuple((ids, mask, np.zeros_like(ids)) for ids, mask, _ in batches), tuple(
+            batch[:2] for batch in batches
+        )
+    return batches, tuple((*batch, np.zeros_like(batch[0])) for batch in batches)
+
+
+def random_inputs(tokens: Tokens, task: TaskSpec) -> Batches:
     """Texts that nobody wrote, of ids up to the largest that is in tokens; what real text does not reach."""
     random = np.random.default_rng(0)
     found = []
@@ -139,7 +190,7 @@ def random_inputs(tokens: Tokens, task: TaskSpec) -> tuple[tuple[np.ndarray, ...
 
 def verify(name: str, artifact: Artifact, fed: Sequence[Feeding], threads: int) -> Verification:
     """Compare an artifact with its source in every way of feeding that it can take, and with itself."""
-    predict = load_predictor(artifact.target, artifact.folder, threads, artifact.lengths)
+    predict = open_artifact(artifact, threads)
     fed = [feeding for feeding in fed if feeding.fits(artifact)]
     answers, cases = {}, []
     with progress_bar(sum(len(feeding.batches) for feeding in fed), f"verify {name}", "inference") as bar:
@@ -150,10 +201,10 @@ def verify(name: str, artifact: Artifact, fed: Sequence[Feeding], threads: int) 
                 bar.update(1)
             answers[feeding.name] = np.concatenate(found)
             cases.append(_case(feeding.name, artifact, feeding.wanted, answers[feeding.name], feeding.texts))
-    padded = f"cut or padded to {artifact.task.max_length} tokens"
+    padded = padded_to(artifact.task.max_length)
     (texts,) = (feeding.texts for feeding in fed if feeding.name == UNPADDED)
     cases.append(_case("padded against unpadded", artifact, answers[UNPADDED], answers[padded], texts))
-    return Verification(name, tuple(cases), answers[WHOLE])
+    return Verification(name, tuple(cases), answers[fed[0].name])
 
 
 def _case(name: str, artifact: Artifact, wanted: np.ndarray, got: np.ndarray, texts: Sequence[str]) -> Case:

@@ -160,6 +160,7 @@ def test_verify_report_bench_and_bundle_on_a_finished_run(
     assert len(measured["samples_ms"]["9"]) == 2
     assert main(["bench", str(demo / "bundle"), "--rounds", "1", "--samples", "2", "--length", "9"]) == 0
     lone = shutil.copytree(folder, tmp_path / "lone" / "artifact")
+    (lone / "tokenizer.json").unlink()
     assert main(["bench", str(lone), "--rounds", "1", "--samples", "2"]) == 2
     assert "no tokenizer.json in or around" in capsys.readouterr().err
 

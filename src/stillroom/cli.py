@@ -196,22 +196,12 @@ def _calibration(options: argparse.Namespace) -> Any:
 
 
 def verify_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.step_verify import verify_bundle, verify_run
     from stillroom.steps import STATE
 
     if (options.path / STATE).is_dir():
-        from stillroom.step_export import verify_run
-
         return verify_run(options.path, options.jobs)
-    from stillroom.export.bundle import load_bundle, replay_goldens
-
-    bundle = load_bundle(options.path)
-    error = replay_goldens(bundle)
-    golden = bundle.manifest["golden"]
-    line = (
-        f"{options.path}: checksums hold; {golden['count']} golden vectors replayed, same token ids, "
-        f"max abs error {error:.2g} (allowed {golden['max_abs_error']:g})"
-    )
-    return line, {"goldens": golden["count"], "max_abs_error": error, "allowed": golden["max_abs_error"]}
+    return verify_bundle(options.path)
 
 
 def bench_verb(options: argparse.Namespace) -> Answer:

@@ -20,15 +20,15 @@ def examine() -> tuple[str, dict[str, Any]]:
         for name, target in TARGETS.items()
         for scheme in target.schemes
     ]
-    width = max(map(len, SCHEMES))
-    lines = [f"{'':<{width}}  {'  '.join(f'{name:<13}' for name in TARGETS)}"]
+    width, column = max(map(len, SCHEMES)), max(map(len, TARGETS))
+    lines = [f"{'':<{width}}  {'  '.join(f'{name:<{column}}' for name in TARGETS)}"]
     for scheme in SCHEMES:
         cells = [_cell(states[name]) if scheme in target.schemes else "-" for name, target in TARGETS.items()]
-        lines.append(f"{scheme:<{width}}  {'  '.join(f'{cell:<13}' for cell in cells)}")
+        lines.append(f"{scheme:<{width}}  {'  '.join(f'{cell:<{column}}' for cell in cells)}")
     lines.append("")
     for name, target in TARGETS.items():
         note = f"; {target.note}" if target.note else ""
-        lines.append(f"{name:<12} {states[name]}{note}")
+        lines.append(f"{name:<{column}} {states[name]}{note}")
     versions = {name: version_of(name) for name in WATCHED}
     lines += ["", *(f"{name:<24} {version or 'not installed'}" for name, version in versions.items())]
     return "\n".join(lines), {"formats": rows, "versions": versions}

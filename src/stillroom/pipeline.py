@@ -6,11 +6,12 @@ from pathlib import Path
 
 from stillroom.recipe import Recipe
 from stillroom.step_data import data_step
-from stillroom.step_export import bundle_step, export_step, verify_step
+from stillroom.step_export import bundle_step, export_step
 from stillroom.step_report import measure_step, report_step
 from stillroom.step_student import baseline_step, student_step, teacher_names
 from stillroom.step_train import find_model, teacher_step
 from stillroom.step_transfer import transfer_step
+from stillroom.step_verify import verify_step
 from stillroom.steps import Run
 
 

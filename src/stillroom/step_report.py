@@ -62,6 +62,7 @@ def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]
         ] + [
             Subject(name, facts["target"], str(run.folder / "artifacts" / name), task.inputs)
             for name, facts in run.facts("export").items()
+            if facts["proof"] == "run"  # an interpreter's time says nothing about the file
         ]
         measured = measure(subjects, workload)
         facts = {name: asdict(measurement) for name, measurement in measured.items()}
@@ -115,9 +116,10 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
     }
 
     def row(facts: RowFacts) -> dict[str, Any]:
-        raw = measured["rows"][facts.name]
+        raw, teacher_score = measured["rows"].get(facts.name), models["teacher"]["test"][task.metric]
+        if raw is None:
+            return result_row(facts, task.metric, teacher_score, None)
         samples = {int(length): tuple(values) for length, values in raw["samples_ms"].items()}
-        teacher_score = models["teacher"]["test"][task.metric]
         return result_row(facts, task.metric, teacher_score, Measurement(**{**raw, "samples_ms": samples}))
 
     model_rows = []
@@ -142,6 +144,8 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
     artifact_rows = []
     for name, facts in run.facts("export").items():
         proof = run.facts("verify")[name]
+        if not proof["cases"]:  # nothing is known of its answers: see the notes
+            continue
         artifact_rows.append(
             row(
                 RowFacts(
@@ -168,7 +172,7 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
         "models": model_rows,
         "artifacts": artifact_rows,
         "workload": measured["workload"],
-        "tolerances": {name: facts["tolerance"] for name, facts in run.facts("export").items()},
+        "tolerances": {row["name"]: run.facts("export")[row["name"]]["tolerance"] for row in artifact_rows},
         "machine": measured["machine"],
         "notes": _notes(run, models, baselines=baselines),
     }
@@ -184,6 +188,11 @@ def _notes(run: Run, models: dict[str, dict[str, Any]], *, baselines: bool) -> l
         "teacher-onnx-fp32 is the yardstick: the teacher exported without our shortened last layer, as other "
         "exporters write it. The student's files compute their last layer for the first token only."
     )
+    notes += [
+        f"{name} ({facts['size_bytes'] / 1e6:.1f} MB): {facts['proof']}; not timed."
+        for name, facts in run.facts("export").items()
+        if facts["proof"] != "run"
+    ]
     if baselines:
         start = run.facts("baseline")["training"]["start"]
         notes.append(
@@ -204,22 +213,27 @@ def bench_folders(
     from stillroom.benchmarks.machine import describe_machine
     from stillroom.benchmarks.measure import Subject, measure, percentiles
     from stillroom.benchmarks.workload import Workload
-    from stillroom.export.bundle import check_bundle
+    from stillroom.export.bundle import artifact_of, check_bundle
+    from stillroom.export.targets import TARGETS
     from stillroom.student import load_student
-    from stillroom.task import task_from_dict
 
     subjects, longest = [], []
     for folder in folders:
         if (folder / "artifact.json").is_file():
             artifact = load_artifact(folder)
-            task, target = artifact.task, artifact.target
         elif (folder / "manifest.json").is_file():
-            manifest = check_bundle(folder)
-            task, target = task_from_dict(manifest["task"]), manifest["artifacts"][0]["target"]
+            artifact = artifact_of(folder, check_bundle(folder))
         else:
-            task, target = load_student(folder).task, "torch"
-        subjects.append(Subject(str(folder), target, str(folder), task.inputs))
-        longest.append(task.max_length)
+            task = load_student(folder).task
+            subjects.append(Subject(str(folder), "torch", str(folder), task.inputs))
+            longest.append(task.max_length)
+            continue
+        if (proof := TARGETS[artifact.target].proof) != "run":
+            raise UsageError(f"{folder}: {proof}; there is no time to take")
+        subjects.append(
+            Subject(str(folder), artifact.target, str(folder), artifact.task.inputs, artifact.lengths)
+        )
+        longest.append(artifact.task.max_length)
     chosen = sorted(set(lengths or [min(length, *longest) for length in (64, 128)]))
     if chosen[-1] > min(longest):
         raise UsageError(f"--length {chosen[-1]}: the shortest max_length of these models is {min(longest)}")

@@ -41,7 +41,7 @@ import sys
 import numpy as np
 from stillroom.benchmarks.measure import child_main
 
-def load_predictor(target, folder, threads):
+def load_predictor(target, folder, threads, lengths):
     def predict(input_ids, attention_mask):
         with (folder / "calls.txt").open("a") as file:
             file.write(f"{input_ids.shape[0]}x{input_ids.shape[1]}:{input_ids.max()}\\n")
@@ -92,7 +92,13 @@ def test_what_was_measured_holds_no_ids(subjects: list[Subject], command: list[s
 
 
 def child_request(workload: Workload) -> dict[str, Any]:
-    subject = {"name": "m", "target": "t", "folder": "f", "inputs": ["input_ids", "attention_mask"]}
+    subject = {
+        "name": "m",
+        "target": "t",
+        "folder": "f",
+        "inputs": ["input_ids", "attention_mask"],
+        "lengths": [],
+    }
     return dict(json.loads(json.dumps({"subject": subject, "workload": asdict(workload)})))
 
 
@@ -102,7 +108,7 @@ def test_the_pass_is_the_sum_of_its_calls_and_comes_after_the_memory(monkeypatch
     monkeypatch.setattr(module.time, "perf_counter_ns", lambda: next(times) * 1_000_000)
     monkeypatch.setattr(module, "_resident_bytes", lambda: (happened.append("memory"), (1, 2))[1])
 
-    def load_predictor(target: str, folder: Path, threads: int) -> Callable[..., np.ndarray]:
+    def load_predictor(target: str, folder: Path, threads: int, lengths: object) -> Callable[..., np.ndarray]:
         def predict(*inputs: np.ndarray) -> np.ndarray:
             happened.append(f"call {inputs[0].shape}")
             return np.zeros((len(inputs[0]), 2))
@@ -121,7 +127,7 @@ def test_the_pass_is_the_sum_of_its_calls_and_comes_after_the_memory(monkeypatch
 
 
 def test_an_answer_that_is_not_finite_is_found_in_the_pass_too(tmp_path: Path) -> None:
-    def load_predictor(target: str, folder: Path, threads: int) -> Callable[..., np.ndarray]:
+    def load_predictor(target: str, folder: Path, threads: int, lengths: object) -> Callable[..., np.ndarray]:
         return lambda *inputs: np.full((len(inputs[0]), 2), math.nan if inputs[0].max() == 77 else 0.0)
 
     with pytest.raises(CheckFailed, match="not finite, at length 3"):
@@ -166,7 +172,10 @@ def test_the_step_feeds_the_validation_split_and_keeps_no_ids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, asked = Run(tmp_path), []
-    exported = {"onnx-fp32": {"target": "onnx"}}
+    exported = {
+        "onnx-fp32": {"target": "onnx", "proof": "run"},
+        "coreml-fp16": {"target": "coreml", "proof": "interpreted"},  # its time would be the interpreter's
+    }
     for step in ("data", "teacher", "student", "export"):
         write_json(run.record(step), {"outputs": {}, "facts": exported if step == "export" else {}})
     splits = {"test": [[987654]], "validation": [[1, 876543, 2], [1, 2], [1, 876544, 876545, 2]]}
@@ -193,6 +202,6 @@ def test_the_step_feeds_the_validation_split_and_keeps_no_ids(
     facts = step_report.measure_step(run, load_recipe("demo"), baselines=False)
     assert asked[0].evaluation == tuple(tuple(row) for row in splits["validation"])
     assert facts["workload"]["evaluation_rows"] == 3
-    assert facts["rows"]["onnx-fp32"]["evaluation_pass_ms"] == 9
+    assert facts["rows"]["onnx-fp32"]["evaluation_pass_ms"] == 9 and "coreml-fp16" not in facts["rows"]
     written = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
     assert not any(marked in written for marked in ("987654", "876543", "876544", "876545"))

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from stillroom.benchmarks.measure import child_main
 
-def load_predictor(target, folder, threads):
+def load_predictor(target, folder, threads, lengths):
     def predict(*inputs):
         return np.zeros((inputs[0].shape[0], 2), dtype=np.float32)
 {body}
@@ -184,8 +184,8 @@ def test_a_folder_that_is_missing_and_a_name_used_twice_are_refused(tmp_path: Pa
 def test_warm_up_is_untimed_and_inputs_grow_to_each_length() -> None:
     seen: list[tuple[int, ...]] = []
 
-    def load_predictor(target: str, folder: Path, threads: int) -> Callable[..., np.ndarray]:
-        assert (target, folder, threads) == ("t", Path("f"), 1)
+    def load_predictor(target: str, folder: Path, threads: int, lengths: object) -> Callable[..., np.ndarray]:
+        assert (target, folder, threads, lengths) == ("t", Path("f"), 1, [64])
 
         def predict(*inputs: np.ndarray) -> np.ndarray:
             assert len(inputs) == 2
@@ -195,7 +195,13 @@ def test_warm_up_is_untimed_and_inputs_grow_to_each_length() -> None:
         return predict
 
     imported: list[str] = []
-    chosen = {"name": "m", "target": "t", "folder": "f", "inputs": ["input_ids", "attention_mask"]}
+    chosen = {
+        "name": "m",
+        "target": "t",
+        "folder": "f",
+        "inputs": ["input_ids", "attention_mask"],
+        "lengths": [64],
+    }
     request = json.loads(json.dumps({"subject": chosen, "workload": asdict(WORKLOAD)}))
     answer = run_child(request, imported.append, load_predictor)
     assert imported == ["t"]

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def recorded_opens(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     found: list[Path] = []
 
-    def load_predictor(target: str, folder: Path, threads: int, lengths: Sequence[int]) -> Any:
-        found.append(folder)
+    def open_artifact(artifact: Artifact, threads: int) -> Any:
+        found.append(artifact.folder)
         raise AssertionError("the model was opened before everything was checked")
 
-    monkeypatch.setattr(bundle_module, "load_predictor", load_predictor)
+    monkeypatch.setattr(bundle_module, "open_artifact", open_artifact)
     return found
 
 

@@ -25,6 +25,7 @@ from stillroom.export.verify import (
     allowed_flips,
     failure,
     feedings,
+    golden_feedings,
     verify,
     within,
 )
@@ -38,7 +39,8 @@ MAX_LENGTH = 80
 INPUTS = ("input_ids", "attention_mask")
 FP32 = {"max_abs_error": 1e-4, "decided_flip_rate": 0.0}
 CUTS = [f"cut or padded to {length} tokens" for length in (1, 2, 17, 64, MAX_LENGTH)]
-FED = ["test split, one by one", *CUTS, "three at a time, padded", "sample, unpadded", "random token ids"]
+FED = ["test split, one by one", *CUTS, "three at a time, padded", "sample, unpadded", "with token_type_ids",
+       "random token ids"]  # fmt: skip
 NAMES = [*FED, "padded against unpadded"]
 
 Reference = Callable[..., np.ndarray]
@@ -237,7 +239,7 @@ def test_damage_that_only_padding_shows_is_named_by_its_case(
     found = verify("student-fp32", artifact, fed, threads=1)
     passed = {case.name: case.passed for case in found.cases}
     # No row is shorter than two tokens: nothing is padded in the first three, nor where it says so.
-    unpadded = (NAMES[0], CUTS[0], CUTS[1], "sample, unpadded", "random token ids")
+    unpadded = (NAMES[0], CUTS[0], CUTS[1], "sample, unpadded", "with token_type_ids", "random token ids")
     assert passed == {name: name in unpadded for name in NAMES}
     message = failure(found, artifact.tolerance)
     assert message.startswith(f"student-fp32: {CUTS[2]}: max abs error ")
@@ -350,10 +352,41 @@ def test_every_way_of_feeding(bert: Path, reference: Reference) -> None:
     assert np.abs(threes.wanted - np.concatenate([reference(bert, **one) for one in inputs])).max() <= 1e-5
     assert any(0 in batch[1] for batch in threes.batches)  # padding happens
 
+    other = found["with token_type_ids"]
+    assert all(len(batch) == 3 and not batch[2].any() for batch in other.batches)
+    assert np.array_equal(other.wanted, found["sample, unpadded"].wanted)
+
     noise = found["random token ids"]
     assert all(mask.all() and ids.max() <= tokens.ids.max() for ids, mask in noise.batches)
     assert not any((ids == tokens.pad_id).any() for ids, _ in noise.batches)
     assert {batch[0].shape[1] for batch in noise.batches} >= {2, MAX_LENGTH}
+
+
+def test_a_model_of_pairs_is_fed_without_its_token_types(
+    model_folder: Callable[..., Path], reference: Reference
+) -> None:
+    folder = model_folder("bert", pair=True)
+    task = load_student(folder).task
+    rows = [Row("the crew", "was great", ""), Row("a", "not bad at all", "")]
+    tokens = encode_rows(load_tokenizer(folder, MAX_LENGTH), rows, task, pad_id=0)
+    found = {fed.name: fed for fed in feedings(folder, task, tokens, ["one", "two"])}
+    given, whole = found["without token_type_ids"], found["sample, unpadded"]
+    assert [len(batch) for batch in given.batches] == [2, 2] and whole.batches[0][2].any()
+    as_one_text = [dict(zip(task.inputs, (ids, mask, 0 * ids), strict=True)) for ids, mask in given.batches]
+    wanted = np.concatenate([reference(folder, **one) for one in as_one_text])
+    assert np.abs(given.wanted - wanted).max() <= 1e-5 < np.abs(given.wanted - whole.wanted).max()
+
+
+def test_golden_texts_are_fed_in_ways_that_change_nothing(bert: Path) -> None:
+    texts = ["a", "the flight was great", "not bad " * 10]
+    tokens = encoded(bert, texts)
+    assert 17 < tokens.lengths.max() < 64  # cutting would change an answer: no way of feeding does
+    logits = np.zeros((3, 2), np.float32)
+    found = golden_feedings(load_student(bert).task, tokens, texts, logits)
+    names = ["sample, unpadded", *CUTS[3:], "three at a time, padded", "with token_type_ids"]
+    assert [fed.name for fed in found] == names
+    assert all(fed.wanted is logits and fed.texts == tuple(texts) for fed in found)
+    assert all(same_inputs(found[1].batches[row], row_inputs(tokens, [row], 64)) for row in range(3))
 
 
 def same_inputs(batch: Sequence[np.ndarray], wanted: dict[str, np.ndarray]) -> bool:
@@ -365,7 +398,7 @@ def test_a_split_smaller_than_the_sample_is_used_whole(bert: Path) -> None:
     found = feedings(bert, load_student(bert).task, encoded(bert, texts), texts, np.zeros((2, 2), np.float32))
     assert [feeding.name for feeding in found] == FED
     assert all(feeding.texts == tuple(texts) for feeding in found[:-1])
-    assert [len(feeding.batches) for feeding in found] == [2, *(2 for _ in CUTS), 1, 2, 16]
+    assert [len(feeding.batches) for feeding in found] == [2, *(2 for _ in CUTS), 1, 2, 2, 16]
 
 
 @pytest.mark.parametrize(
