@@ -31,13 +31,12 @@ def write_hugging_face_files(model_folder: Path, task: TaskSpec, out: Path) -> N
         return  # a folder of a model alone: there is nothing to describe
     shutil.copyfile(model_folder / "tokenizer.json", out / "tokenizer.json")
     tokenizer = load_tokenizer(model_folder, task.max_length)
-    special: dict[str, Any] = {}
-    for kind, names in SPECIAL_TOKENS.items():
-        special |= {kind: name for name in names if tokenizer.token_to_id(name) is not None}
-    facts = {
+    facts: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": task.max_length,
         "model_input_names": list(task.inputs),
-        **special,
     }
+    for kind, names in SPECIAL_TOKENS.items():
+        if known := [name for name in names if tokenizer.token_to_id(name) is not None]:
+            facts[kind] = known[0]
     write_json(out / "tokenizer_config.json", facts)

@@ -44,7 +44,7 @@ def convert(
     options: ExportOptions,
     attention: Attention = native_attention,
 ) -> None:
-    """Write out/model.onnx for any batch, and any length or the one that options say; config and tokenizer too.
+    """Write out/model.onnx for any batch, and any length or the one options say; config and tokenizer beside it.
 
     Raises UsageError for a scheme it does not know.
     """
