@@ -60,7 +60,6 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
     import torch
 
     from stillroom.export.encoder import ExportModel
-    from stillroom.export.quiet import quiet
 
     lengths = options.lengths or (task.max_length,)
     wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
@@ -68,22 +67,21 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
     axes = None
     if len(options.lengths) != 1:
         axes = tuple({1: torch.export.Dim("length", min=1, max=task.max_length)} for _ in task.inputs)
-    with quiet():
-        program = torch.export.export(wrapped, example, dynamic_shapes=axes).run_decompositions({})
-        package = coremltools.convert(
-            program,
-            convert_to="mlprogram",
-            minimum_deployment_target=getattr(coremltools.target, f"iOS{ios}"),
-            compute_precision=coremltools.precision.FLOAT16,
-            inputs=[
-                coremltools.TensorType(name, _shape(options.lengths, task), np.int32) for name in task.inputs
-            ],
-            outputs=[coremltools.TensorType("logits", dtype=np.float32)],
-            skip_model_load=True,
-        )
-        package = _compressed(package, scheme)
-        _describe(package, task, scheme, options)
-        package.save(str(out / FILE))
+    program = torch.export.export(wrapped, example, dynamic_shapes=axes).run_decompositions({})
+    package = coremltools.convert(
+        program,
+        convert_to="mlprogram",
+        minimum_deployment_target=getattr(coremltools.target, f"iOS{ios}"),
+        compute_precision=coremltools.precision.FLOAT16,
+        inputs=[
+            coremltools.TensorType(name, _shape(options.lengths, task), np.int32) for name in task.inputs
+        ],
+        outputs=[coremltools.TensorType("logits", dtype=np.float32)],
+        skip_model_load=True,
+    )
+    package = _compressed(package, scheme)
+    _describe(package, task, scheme, options)
+    package.save(str(out / FILE))
     _make_reproducible(out / FILE)
 
 

@@ -47,11 +47,10 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
     import torch
 
     from stillroom.export.encoder import ExportModel
-    from stillroom.export.quiet import quiet
 
     wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
     example, axes = executorch_program.example_of(task, options)
-    with quiet(), torch.no_grad():
+    with torch.no_grad():
         import coremltools
         from executorch.backends.apple.coreml.compiler import CoreMLBackend
         from executorch.backends.apple.coreml.partition import CoreMLPartitioner

@@ -44,13 +44,12 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
 
     from stillroom.export.encoder import ExportModel
     from stillroom.export.int8_embedding import Int8Embedding
-    from stillroom.export.quiet import quiet
 
     wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
     if scheme != "fp32":
         wrapped.words = Int8Embedding(wrapped.words.weight)
     example, axes = example_of(task, options)
-    with quiet(), torch.no_grad():
+    with torch.no_grad():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
         if scheme == "int4":

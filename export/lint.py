@@ -17,8 +17,10 @@ LARGE_FILE_BYTES = 100e6  # what Google Play warns about on a mobile network, an
 ANE_LIMIT = 16384  # largest dimension of a tensor that Apple's Neural Engine takes
 FP16_LARGEST = 65504.0
 MEMORY_FACTOR = 3.0  # of the file's size, at load: more means that weights are unpacked and kept twice
-# operator -> the first onnxruntime whose CPU kernels have it (release notes; MatMulNBits: contrib operator)
-ONNXRUNTIME_OF = {"Attention": (1, 23), "MatMulNBits": (1, 16), "GatherBlockQuantized": (1, 19)}
+# What first came with an onnxruntime: each file opened by each of nine releases, 1.16.3 to 1.24.1
+# (docs/experiments/older_runtimes.py, docs/log.md).
+ONNXRUNTIME_OF_OPSET = {23: (1, 23)}
+ONNXRUNTIME_OF = {"Attention": (1, 23), "QuantizeLinear": (1, 24)}
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,25 @@ def dynamic_lengths(artifact: Artifact, facts: Facts) -> Finding | None:
 
 def needs_a_new_runtime(artifact: Artifact, facts: Facts) -> Finding | None:
     needed = [(ONNXRUNTIME_OF[name], name) for name in facts.operators if name in ONNXRUNTIME_OF]
+    if facts.opset in ONNXRUNTIME_OF_OPSET:
+        needed.append((ONNXRUNTIME_OF_OPSET[facts.opset], ""))
     if not needed:
         return None
-    (major, minor), name = max(needed)
+    (major, minor), _ = max(needed)
     return Finding(
-        f"opset {facts.opset} with {name}: onnxruntime {major}.{minor} or newer",
+        f"opset {facts.opset} with {', '.join(sorted(facts.operators))}: onnxruntime {major}.{minor} or "
+        f"newer, {major}.{minor - 1} refuses it",
         f"onnxruntime-android {artifact.tool_versions['onnxruntime']}, which it was proved with",
+    )
+
+
+def made_for_a_runtime(artifact: Artifact, facts: Facts) -> Finding | None:
+    if not artifact.target.startswith("executorch"):
+        return None
+    version = artifact.tool_versions["executorch"]
+    return Finding(
+        f"made for ExecuTorch {version}: an older runtime may refuse it, or its operators",
+        f"org.pytorch:executorch-android:{version}, or the Swift package of {version}",
     )
 
 
@@ -143,13 +158,14 @@ def large_file(artifact: Artifact, facts: Facts) -> Finding | None:
 
 RULES: tuple[Callable[[Artifact, Facts], Finding | None], ...] = (
     fp32_embeddings, attention_not_fused, not_delegated, int64_inputs, too_wide_for_ane, mask_beyond_fp16,
-    dynamic_lengths, needs_a_new_runtime, memory_at_load, large_file,
+    dynamic_lengths, needs_a_new_runtime, made_for_a_runtime, memory_at_load, large_file,
 )  # fmt: skip
 FACTS_OF: dict[str, Callable[[Artifact], Facts]] = {
     "onnx": lint_facts.of_onnx,
     "ort": lint_facts.of_ort,
     "torchscript": lint_facts.of_torchscript,
     "executorch": lint_facts.of_executorch,
+    "executorch_coreml": lint_facts.of_executorch,
     "coreml": lint_facts.of_coreml,
 }
 MEASURE_LOAD = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,11 +72,18 @@ def of_onnx(artifact: Artifact) -> Facts:
 
 
 def of_ort(artifact: Artifact) -> Facts:
-    """The format has no reader in Python but the runtime: what its scheme says."""
+    """The format has no reader in Python but the runtime: its list of operators, and what its scheme says."""
+    operators, newest = {}, 0
+    for line in (artifact.folder / "required_operators.config").read_text("utf-8").splitlines():
+        domain, opset, listed = line.split(";", 2)  # ai.onnx;23;Attention,Cast{"inputs": ...},Shape
+        newest = max(newest, int(opset)) if domain == "ai.onnx" else newest
+        operators |= dict.fromkeys(re.findall(r"[A-Z]\w+", re.sub(r"\{.*?\}\}", "", listed)), 1)
     return Facts(
         dynamic=not artifact.lengths,
         int64_inputs=True,
         fp32_embeddings=artifact.scheme == "fp32",
+        opset=newest,
+        operators=operators,
     )
 
 

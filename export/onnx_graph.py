@@ -44,7 +44,7 @@ def convert(
     options: ExportOptions,
     attention: Attention = native_attention,
 ) -> None:
-    """Write out/model.onnx for any batch, and any length or the one options say; config and tokenizer beside it.
+    """Write out/model.onnx for any batch, and any length or the one options say; config and tokenizer too.
 
     Raises UsageError for a scheme it does not know.
     """
@@ -52,20 +52,18 @@ def convert(
     from stillroom.export.encoder import ExportModel
     from stillroom.export.hugging_face import write_hugging_face_files
     from stillroom.export.onnx_quantize import QUANTIZE
-    from stillroom.export.quiet import quiet
 
     if scheme not in ("fp32", *QUANTIZE):
         raise UsageError(f"onnx has no scheme {scheme!r}: there are fp32, {', '.join(QUANTIZE)}")
     wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, attention, options.shorten)
     write_hugging_face_files(model_folder, task, out)
-    with quiet():
-        if scheme == "fp32":
-            _export_fp32(wrapped, task, out / FILE, options.lengths)
-            return
-        fp32 = out / "fp32.onnx"
-        _export_fp32(wrapped, task, fp32, options.lengths)
-        QUANTIZE[scheme](fp32, out / FILE, options)
-        fp32.unlink()
+    if scheme == "fp32":
+        _export_fp32(wrapped, task, out / FILE, options.lengths)
+        return
+    fp32 = out / "fp32.onnx"
+    _export_fp32(wrapped, task, fp32, options.lengths)
+    QUANTIZE[scheme](fp32, out / FILE, options)
+    fp32.unlink()
 
 
 def _export_fp32(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tuple[int, ...]) -> None:

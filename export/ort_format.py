@@ -6,7 +6,6 @@ operators and types it needs, which an app build of onnxruntime takes (--include
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,23 +25,20 @@ OPERATORS_FILE = "required_operators.config"
 def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options: ExportOptions) -> None:
     """Write out/model.ort and out/required_operators.config. Raises UsageError for an unknown scheme."""
     require("onnxruntime")
-    from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
-
-    from stillroom.export.quiet import quiet
+    import onnxruntime
+    from onnxruntime.tools.ort_format_model import create_config_from_models
 
     with tempfile.TemporaryDirectory() as scratch:
+        source, operators = Path(scratch) / onnx_graph.FILE, Path(scratch) / OPERATORS_FILE
         onnx_graph.convert(model_folder, task, scheme, Path(scratch), options)
-        with quiet():
-            convert_onnx_models_to_ort(
-                Path(scratch) / onnx_graph.FILE,
-                Path(scratch) / "ort",
-                optimization_styles=[OptimizationStyle.Fixed],
-                target_platform="arm",  # leaves out layouts that only x86 has
-                enable_type_reduction=True,
-            )
-        made = Path(scratch) / "ort"
-        shutil.copyfile(made / "model.ort", out / FILE)
-        (operators,) = made.glob("*.config")
+        settings = onnxruntime.SessionOptions()
+        # One more level, layouts, would suit this CPU alone and unpack fp16 weights to fp32.
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        settings.optimized_model_filepath = str(out / FILE)
+        settings.add_session_config_entry("session.save_model_format", "ORT")
+        settings.log_severity_level = 3
+        onnxruntime.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
+        create_config_from_models([out / FILE], operators, enable_type_reduction=True)
         lines = operators.read_text("utf-8").splitlines(keepends=True)
         own = "".join(line for line in lines if not line.startswith("#"))  # the rest names a scratch folder
         (out / OPERATORS_FILE).write_text(own, "utf-8")

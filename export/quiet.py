@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -10,11 +11,16 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings about optional packages and deprecations; errors still raise."""
+    """No warnings of theirs, no progress bars, nothing printed; errors still raise."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        silenced = io.StringIO()
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(silenced),
+            contextlib.redirect_stdout(silenced),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -21,6 +21,7 @@ from stillroom.export import (
     torchscript,
 )
 from stillroom.export.options import ExportOptions
+from stillroom.export.quiet import quiet
 from stillroom.files import require_replaceable, sha256_of, size_of, staged_folder
 from stillroom.model_folder import check_model_folder
 from stillroom.scheme import SCHEMES
@@ -181,7 +182,8 @@ def export(
     task = replace(student.task, max_length=(options.lengths or (student.task.max_length,))[-1])
     shapes = check_model_folder(model).tensors
     with staged_folder(out) as partial:
-        row.convert(model, task, scheme, partial, options)
+        with quiet():
+            row.convert(model, task, scheme, partial, options)
         artifact = Artifact(
             folder=partial,
             file=row.file,

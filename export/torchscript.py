@@ -41,20 +41,18 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
 
     from stillroom.export.encoder import ExportModel
     from stillroom.export.int8_embedding import Int8Embedding
-    from stillroom.export.quiet import quiet
 
     wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
     example = tuple(torch.ones(2, min(16, task.max_length), dtype=torch.long) for _ in task.inputs)
-    with quiet(), torch.inference_mode():
+    with torch.inference_mode():
         if scheme == "int8-dynamic":
             wrapped.words = Int8Embedding(wrapped.words.weight)
             layers = {torch.nn.Linear: per_channel_dynamic_qconfig}
             quantize_dynamic(wrapped, layers, inplace=True)  # type: ignore[no-untyped-call]
             use_eight_bits(wrapped)
         traced = torch.jit.trace(wrapped, example, check_trace=False)  # type: ignore[no-untyped-call]
-        frozen = torch.jit.freeze(traced)
-        torch.jit.save(frozen, str(out / FILE))
-        frozen._save_for_lite_interpreter(str(out / LITE_FILE))
+        torch.jit.save(torch.jit.freeze(traced), str(out / FILE))
+        traced._save_for_lite_interpreter(str(out / LITE_FILE))  # frozen, it would hold packed weights twice
 
 
 def use_eight_bits(model: Any) -> None:

@@ -147,8 +147,15 @@ def test_verify_report_bench_and_bundle_on_a_finished_run(
     assert main(["verify", str(demo), "--json"]) == 0
     proofs = json.loads(capsys.readouterr().out)
     assert all(case["passed"] for proof in proofs.values() for case in proof["cases"])
+    assert main(["verify", str(demo), "--jobs", "2", "--json"]) == 0
+    apart = json.loads(capsys.readouterr().out)  # each artifact in a process of its own: the same findings
+    assert list(apart) == list(proofs)
+    for name, proof in proofs.items():
+        assert [case["name"] for case in apart[name]["cases"]] == [case["name"] for case in proof["cases"]]
+        assert apart[name]["flip_rate"] == proof["flip_rate"]
     assert main(["verify", str(demo / "bundle")]) == 0
-    assert "32 golden vectors" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "32 golden vectors" in table and "three at a time, padded" in table
     assert main(["report", str(demo)]) == 0
     assert "onnx-int8-dynamic" in capsys.readouterr().out
     assert main(["bundle", str(demo), "--artifact", "onnx-fp32", "--out", str(tmp_path / "fp32")]) == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from stillroom.apart import apart
 from stillroom.artifact import SCHEMA_VERSION
 from stillroom.files import staged_folder
 from stillroom.recipe import Recipe
@@ -19,31 +21,30 @@ def artifact_sources(recipe: Recipe) -> dict[str, str]:
 
 
 def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
-    """artifacts/: the student in every format and scheme asked for, and the teacher as a yardstick."""
-    from stillroom.export.options import ExportOptions
-    from stillroom.export.targets import export, split_name
+    """artifacts/: the student in every format and scheme asked for, and the teacher as a yardstick.
+
+    Each format in a process of its own: exporters keep what they have seen in memory.
+    """
+    from stillroom.export.targets import split_name
     from stillroom.progress import progress_bar
 
-    for name in recipe.export.artifacts:
-        split_name(name)
+    sources = artifact_sources(recipe)
+    of_target: dict[str, dict[str, str]] = {}
+    for name, source in sources.items():
+        of_target.setdefault(split_name(name.removeprefix("teacher-"))[0], {})[name] = source
 
     def work() -> dict[str, Any]:
-        sources, facts = artifact_sources(recipe), {}
+        facts: dict[str, Any] = {}
         calibration = calibration_rows(run) if any("static" in name for name in sources) else ()
         with (
             staged_folder(run.folder / "artifacts") as partial,
             progress_bar(len(sources), "export", "file") as bar,
         ):
-            for name, source in sources.items():
-                target, scheme = split_name(name.removeprefix("teacher-"))
-                options = ExportOptions(shorten=source == "student", calibration=calibration)
-                made = export(run.folder / source, target, scheme, partial / name, options)
-                facts[name] = {
-                    "target": target, "scheme": scheme, "source": source, "parameters": made.parameters,
-                    "size_bytes": made.size_bytes, "tolerance": made.tolerance, "proof": made.proof,
-                }  # fmt: skip
-                bar.update(1)
-        return facts
+            calls = [(run.folder, names, partial, calibration) for names in of_target.values()]
+            for made in apart(export_files, calls):
+                facts |= made
+                bar.update(len(made))
+        return {name: facts[name] for name in sources}
 
     made_from = {
         "artifacts": list(recipe.export.artifacts),
@@ -51,6 +52,23 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
         **recorded(run, "teacher", "student"),
     }
     return do_step(run, "export", made_from, ("artifacts",), work)
+
+
+def export_files(run: Path, sources: dict[str, str], out: Path, calibration: Any) -> dict[str, Any]:
+    """Write artifacts into out: name -> what is known of it. sources: name -> model folder in the run."""
+    from stillroom.export.options import ExportOptions
+    from stillroom.export.targets import export, split_name
+
+    facts = {}
+    for name, source in sources.items():
+        target, scheme = split_name(name.removeprefix("teacher-"))
+        options = ExportOptions(shorten=source == "student", calibration=calibration)
+        made = export(run / source, target, scheme, out / name, options)
+        facts[name] = {
+            "target": target, "scheme": scheme, "source": source, "parameters": made.parameters,
+            "size_bytes": made.size_bytes, "tolerance": made.tolerance, "proof": made.proof,
+        }  # fmt: skip
+    return facts
 
 
 def calibration_rows(run: Run) -> Any:

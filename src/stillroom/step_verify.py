@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.apart import apart
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.kinds import all_scores
 from stillroom.progress import say
@@ -106,13 +107,9 @@ def verify_run(folder: Path, jobs: int = 0) -> tuple[str, dict[str, Any]]:
     run = Run(folder)
     sources = {name: facts["source"] for name, facts in run.facts("export").items()}
     if jobs:
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-
-        with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
-            threads = max(1, VERIFY_THREADS // jobs)
-            waiting = [pool.submit(_verify_one, folder, *pair, threads) for pair in sources.items()]
-            proofs = dict(found.result() for found in waiting)
+        threads = max(1, VERIFY_THREADS // jobs)
+        calls = [(folder, name, source, threads) for name, source in sources.items()]
+        proofs = dict(apart(_verify_one, calls, jobs))
     else:
         proofs = dict(verify_artifacts(run, sources))
     failures = [proof["failure"] for proof in proofs.values() if proof["failure"]]

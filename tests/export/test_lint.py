@@ -34,7 +34,11 @@ def artifact(exported: Callable[..., Artifact]) -> Artifact:
         ({"int64_inputs": True}, "inputs are int64"),
         ({"most_negative": -3.4e38}, "infinite in fp16"),
         ({"dynamic": True}, "any input length"),
-        ({"operators": {"Attention": 3}, "opset": 23}, "opset 23 with Attention: onnxruntime 1.23"),
+        (
+            {"operators": {"Attention": 3, "Add": 9}, "opset": 23},
+            "opset 23 with Add, Attention: onnxruntime 1.23 or newer, 1.22 refuses it",
+        ),
+        ({"operators": {"QuantizeLinear": 3}, "opset": 23}, "onnxruntime 1.24 or newer, 1.23 refuses it"),
         ({"load_bytes": 10**9}, "loading takes 1000 MB at its peak"),
     ],
 )
@@ -90,6 +94,10 @@ def test_every_format_is_looked_over(model_folder: Callable[..., Path], tmp_path
     assert any("any input length" in what for what in found) == (target in ("torchscript", "ort"))
     assert any("int64" in what for what in found) == (target != "coreml")
     assert any("layer_norm" in what for what in found) == (target == "executorch")
+    assert any("made for ExecuTorch 1.4.1" in what for what in found) == (target == "executorch")
+    assert any("onnxruntime 1.23 or newer" in what for what in found) == (target == "ort")
+    if target == "ort":
+        assert "with Add, Attention, Cast, " in next(what for what in found if what.startswith("opset 23"))
 
 
 def test_a_library_is_looked_at_too(artifact: Artifact, tmp_path: Path) -> None:
