@@ -14,12 +14,14 @@ class ExportOptions:
     oldest that the scheme allows. author, license: for the file's own metadata, Core ML only.
 
     calibration: rows of real text as the model's inputs, int64 [1, tokens] each, for static schemes.
-    shorten: compute the last layer for the first token only; False as other exporters do.
+    text_input: also write a file that takes a text, ONNX only (text_input.py). shorten: compute the last
+    layer for the first token only; False as other exporters do.
     """
 
     lengths: tuple[int, ...] = ()
     ios: int = 0
     author: str = ""
     license: str = ""
+    text_input: bool = False
     shorten: bool = True
     calibration: tuple[tuple[np.ndarray, ...], ...] = ()

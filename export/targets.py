@@ -201,6 +201,10 @@ def export(
             tolerance=asdict(SCHEMES[scheme].tolerance),
         )
         save_artifact(artifact)
+        if options.text_input:
+            from stillroom.export.text_input import write_text_model
+
+            write_text_model(artifact, model)
     return replace(artifact, folder=out)
 
 

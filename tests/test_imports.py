@@ -18,8 +18,9 @@ ROOMS = {"stillroom": "src/stillroom", "stillroom.distill": "distill", "stillroo
          "stillroom.benchmarks": "benchmarks"}  # fmt: skip
 # These put the rooms together; everything else in the core knows of none of them.
 ENTRIES = ("__init__", "__main__", "cli", "cli_fill_mask", "doctor", "pipeline", "step_*")
-HEAVY = ("torch", "transformers", "onnxruntime", "onnx", "onnxscript", "onnx_ir", "tokenizers", "safetensors",
-         "accelerate", "pyarrow", "matplotlib", "sklearn", "huggingface_hub", "datasets")  # fmt: skip
+HEAVY = ("torch", "transformers", "onnxruntime", "onnxruntime_extensions", "onnx", "onnxscript", "onnx_ir",
+         "tokenizers", "safetensors", "accelerate", "pyarrow", "matplotlib", "sklearn", "huggingface_hub",
+         "datasets")  # fmt: skip
 MAX_LINES = 400
 
 

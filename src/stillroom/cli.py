@@ -167,19 +167,35 @@ def export_verb(options: argparse.Namespace) -> Answer:
 
     target, scheme = split_name(options.format)
     wanted = ExportOptions(
-        tuple(options.length), options.ios, options.author, options.license, calibration=_calibration(options)
+        lengths=tuple(options.length),
+        ios=options.ios,
+        author=options.author,
+        license=options.license,
+        text_input=options.text_input,
+        calibration=_calibration(options),
     )
     artifact = export(options.model, target, scheme, options.out, wanted)
     findings = lint(artifact, options.library)
     facts = {**asdict(artifact), "folder": str(artifact.folder), "lint": [asdict(one) for one in findings]}
     lines = [
         f"{artifact.path}   {artifact.size_bytes / 1e6:.1f} MB   inputs {', '.join(artifact.task.inputs)}",
+        *([_text_input_line(artifact.folder, artifact.size_bytes)] if options.text_input else []),
         *([artifact.proof] if artifact.proof != "run" else []),
         "not compared with its source yet: stillroom run, or stillroom verify RUN, does that",
         "on a phone:" if findings else "on a phone: nothing found that would hurt",
         *([in_words(findings)] if findings else []),
     ]
     return "\n".join(lines), facts
+
+
+def _text_input_line(folder: Path, without_bytes: int) -> str:
+    from stillroom.export.text_input import FILE
+
+    size_bytes = (folder / FILE).stat().st_size
+    return (
+        f"{folder / FILE}   {size_bytes / 1e6:.1f} MB, {(size_bytes - without_bytes) / 1e6:.2f} of them the "
+        "tokenizer; the same answers to the golden texts; needs onnxruntime-extensions in the app"
+    )
 
 
 def _calibration(options: argparse.Namespace) -> Any:

@@ -91,6 +91,10 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         "--library", type=Path, action="append", default=[], metavar="FILE",
         help="check this .so, .aar or .apk of your app for 16 KB pages too; repeatable",
     )  # fmt: skip
+    option(
+        "--text-input", action="store_true",
+        help="onnx: also text.onnx, which takes a string; the app then needs onnxruntime-extensions",
+    )  # fmt: skip
     option("--ios", type=int, default=0, help="coreml: oldest iOS to run on (default: the oldest that can)")
     option("--author", default="", help="coreml: for the package's metadata")
     option("--license", default="", help="coreml: for the package's metadata")

@@ -19,6 +19,7 @@ EXTRA_OF = {
     "tokenizers": "runtime",
     "onnx": "onnx",
     "onnxscript": "onnx",
+    "onnxruntime_extensions": "text-input",
     "executorch": "executorch",
     "torchao": "executorch",
     "coremltools": "coreml",
@@ -27,7 +28,8 @@ EXTRA_OF = {
     "matplotlib": "report",
 }
 
-DISTRIBUTION_OF = {"sklearn": "scikit-learn"}  # where a package is not named as its module
+# where a package is not named as its module
+DISTRIBUTION_OF = {"sklearn": "scikit-learn", "onnxruntime_extensions": "onnxruntime-extensions"}
 
 
 def require(*modules: str) -> None:
