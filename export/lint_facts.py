@@ -73,7 +73,8 @@ def of_onnx(artifact: Artifact) -> Facts:
 
 def of_ort(artifact: Artifact) -> Facts:
     """The format has no reader in Python but the runtime: its list of operators, and what its scheme says."""
-    operators, newest = {}, 0
+    operators: dict[str, int] = {}
+    newest = 0
     for line in (artifact.folder / "required_operators.config").read_text("utf-8").splitlines():
         domain, opset, listed = line.split(";", 2)  # ai.onnx;23;Attention,Cast{"inputs": ...},Shape
         newest = max(newest, int(opset)) if domain == "ai.onnx" else newest

@@ -4,7 +4,8 @@ Makes models of random weights, exports each in every cell of the table, a forma
 run does, and compares each file with transformers on the golden texts and on one token. Prints seconds, size,
 largest error and correlation of each cell; seconds of all; and the largest peak RSS of the exporting
 processes beside 4 times the fp32 weights and 1.5 GB. Random weights are harder to round than trained ones:
-nothing in them is redundant. The findings are in docs/log.md.
+nothing in them is redundant. OUT.json keeps what it has of other architectures. The findings are in
+docs/log.md.
 """
 
 import sys
@@ -23,7 +24,7 @@ from stillroom.export.golden import GOLDEN_TEXTS
 from stillroom.export.options import ExportOptions
 from stillroom.export.targets import TARGETS, export, open_artifact, opens_here
 from stillroom.extras import resolve_source
-from stillroom.files import write_json
+from stillroom.files import read_json, write_json
 from stillroom.step_data import encode_for
 from stillroom.student import input_names, load_model, load_student, save_student
 from stillroom.task import TaskSpec
@@ -118,7 +119,7 @@ def compare(model: Path, folders: list[Path]) -> dict[str, Any]:
 
 
 def main(result: Path, names: list[str]) -> None:
-    document: dict[str, Any] = {"machine": describe_machine(2), "models": {}}
+    document: dict[str, Any] = read_json(result) if result.is_file() else {}
     for name in names:
         with tempfile.TemporaryDirectory() as scratch:
             model, out = Path(scratch) / name, Path(scratch) / "artifacts"
@@ -129,20 +130,18 @@ def main(result: Path, names: list[str]) -> None:
             (compared,) = apart(compare, [(model, sorted(out.iterdir()))])
             fp32_bytes = (model / "model.safetensors").stat().st_size
         cells = {cell: {**facts, **compared[cell]} for made, _ in exported for cell, facts in made.items()}
-        made = {
-            "cells": cells,
-            "seconds": seconds,
-            "peak_rss_bytes": dict(zip(TARGETS, (peak for _, peak in exported), strict=True)),
+        peaks = dict(zip(TARGETS, (peak for _, peak in exported), strict=True))
+        document[name] = {
+            "machine": describe_machine(2), "cells": cells, "seconds": seconds, "peak_rss_bytes": peaks,
             "fp32_bytes": fp32_bytes,
-        }
-        document["models"][name] = made
+        }  # fmt: skip
         print(f"\n### {name}\n\n| cell | s | MB | max abs error | correlation |")
         print("| --- | ---: | ---: | ---: | ---: |")
         for cell, facts in cells.items():
             error, alike = facts["max_abs_error"], facts["correlation"]
             compared_cells = f"{error:.2g} | {alike:.5f}" if error is not None else f"{facts['proof']} |"
             print(f"| {cell} | {facts['seconds']:.1f} | {facts['size_bytes'] / 1e6:.1f} | {compared_cells} |")
-        allowed, peak = 4 * fp32_bytes + 1.5e9, max(made["peak_rss_bytes"].values())
+        allowed, peak = 4 * fp32_bytes + 1.5e9, max(peaks.values())
         print(
             f"\nAll {len(cells)} cells in {seconds:.0f} s; largest peak RSS {peak / 1e9:.2f} GB; 4 times the "
             f"fp32 weights and 1.5 GB are {allowed / 1e9:.2f} GB"
