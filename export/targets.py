@@ -21,9 +21,9 @@ from stillroom.export import (
     torchscript,
 )
 from stillroom.export.options import ExportOptions
-from stillroom.export.quiet import quiet
 from stillroom.files import require_replaceable, sha256_of, size_of, staged_folder
 from stillroom.model_folder import check_model_folder
+from stillroom.quiet import quiet
 from stillroom.scheme import SCHEMES
 from stillroom.student import load_student
 from stillroom.task import TaskSpec

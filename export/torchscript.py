@@ -101,7 +101,7 @@ def _loaded(path: Path, threads: int, *, lite: bool) -> Predict:
     from torch.jit.mobile import _load_for_lite_interpreter
 
     open_file: Any = _load_for_lite_interpreter if lite else torch.jit.load
-    from stillroom.export.quiet import quiet
+    from stillroom.quiet import quiet
 
     torch.set_num_threads(threads)
     try:

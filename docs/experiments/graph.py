@@ -24,9 +24,9 @@ from stillroom.export import onnx_graph, onnx_quantize
 from stillroom.export.encoder import ExportModel, plain_attention
 from stillroom.export.golden import GOLDEN_TEXTS
 from stillroom.export.options import ExportOptions
-from stillroom.export.quiet import quiet
 from stillroom.export.targets import TARGETS, load_predictor
 from stillroom.files import write_json
+from stillroom.quiet import quiet
 from stillroom.student import load_model, load_student
 from stillroom.task import TaskSpec
 from stillroom.tokens import load_tokenizer

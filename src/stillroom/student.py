@@ -12,6 +12,7 @@ from stillroom.families import family_of, longest_input
 from stillroom.files import read_json, sha256_file, sha256_json, write_json
 from stillroom.kinds import kind_of
 from stillroom.model_folder import check_model_folder, head_kind, head_labels
+from stillroom.quiet import quiet
 from stillroom.task import TaskSpec, task_from_dict
 
 if TYPE_CHECKING:
@@ -140,15 +141,16 @@ def read_pretrained(kind: str, folder: Path, **config_changes: Any) -> tuple[Any
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        model, report = getattr(transformers, kind).from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **config_changes,
-        )
+        with quiet():  # it also loads torchao where that is installed, which speaks of accelerators
+            model, report = getattr(transformers, kind).from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **config_changes,
+            )
     except Exception as error:  # a hostile config.json can fail in any way
         raise UsageError(f"{folder} could not be loaded: {first_line(error)}") from None
     return model.eval(), report

@@ -1,4 +1,4 @@
-"""Silence the exporters' chatter."""
+"""Silence the chatter of other libraries."""
 
 from __future__ import annotations
 
