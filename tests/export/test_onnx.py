@@ -215,7 +215,9 @@ def test_artifact_round_trip(
 ) -> None:
     artifact, model = exported("xlm-roberta", scheme), model_folder("xlm-roberta")
     assert load_artifact(artifact.folder) == artifact
-    assert sorted(path.name for path in artifact.folder.iterdir()) == ["artifact.json", "model.onnx"]
+    assert sorted(path.name for path in artifact.folder.iterdir()) == [
+        "artifact.json", "config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
     content = artifact.path.read_bytes()
     assert (artifact.file, artifact.target, artifact.scheme) == ("model.onnx", "onnx", scheme)
     assert (artifact.size_bytes, artifact.sha256) == (len(content), hashlib.sha256(content).hexdigest())
@@ -380,8 +382,10 @@ def test_a_folder_that_is_no_model_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="no model folder"):
         export(tmp_path / "nowhere", "onnx", "fp32", tmp_path / "out")
-    with pytest.raises(UsageError, match=r"config\.json"):
+    with pytest.raises(UsageError, match=r"has no weights: expected model\.safetensors"):
         export(exported("bert", "int8-dynamic").folder, "onnx", "fp32", tmp_path / "out")
+    with pytest.raises(UsageError, match=r"config\.json"):
+        export(Path(__file__).parent, "onnx", "fp32", tmp_path / "out")
     truncated = tmp_path / "truncated"
     shutil.copytree(model_folder("bert"), truncated)
     weights = (truncated / "model.safetensors").read_bytes()
