@@ -147,12 +147,6 @@ def test_verify_report_bench_and_bundle_on_a_finished_run(
     assert main(["verify", str(demo), "--json"]) == 0
     proofs = json.loads(capsys.readouterr().out)
     assert all(case["passed"] for proof in proofs.values() for case in proof["cases"])
-    assert main(["verify", str(demo), "--jobs", "2", "--json"]) == 0
-    apart = json.loads(capsys.readouterr().out)  # each artifact in a process of its own: the same findings
-    assert list(apart) == list(proofs)
-    for name, proof in proofs.items():
-        assert [case["name"] for case in apart[name]["cases"]] == [case["name"] for case in proof["cases"]]
-        assert apart[name]["flip_rate"] == proof["flip_rate"]
     assert main(["verify", str(demo / "bundle")]) == 0
     table = capsys.readouterr().out
     assert "32 golden vectors" in table and "three at a time, padded" in table
@@ -250,6 +244,43 @@ def test_a_users_own_data_and_teacher(
     assert sum(found.probabilities.values()) == pytest.approx(1)
     results = json.loads((tmp_path / "mine" / "report" / "results.json").read_text())
     assert [row["name"] for row in results["models"]] == ["teacher", "student"]
+
+
+def test_files_that_are_not_run_here_are_said_to_be(
+    tmp_path: Path, make_model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "reviews.csv", tmp_path / "mine"
+    write_reviews(data)
+    formats = ["onnx-int8-dynamic", "coreml-fp16", "executorch_coreml-fp16"]
+    arguments = ["run", "demo", "--data", str(data), "--text-column", "review", "--label-column", "stars",
+                 "--teacher", str(make_model_folder(tmp_path / "my-bert")), "--out", str(run),
+                 "--no-baselines", *settings(*QUICK, f"export.artifacts={json.dumps(formats)}")]  # fmt: skip
+    assert main(arguments) == 0
+    results = json.loads((run / "report" / "results.json").read_text())
+    rows = {row["name"]: row for row in results["artifacts"]}
+    assert list(rows) == ["teacher-onnx-fp32", "onnx-int8-dynamic", "coreml-fp16"]
+    assert rows["coreml-fp16"]["latency_ms"] is None and rows["coreml-fp16"]["flip_rate"] is not None
+    for page in ("report.md", "report.html"):
+        text = (run / "report" / page).read_text(encoding="utf-8")
+        assert "interpreted on Linux, not run on Apple hardware; not timed" in text
+        assert "lowered, not run; not timed" in text
+    capsys.readouterr()
+    assert main(["verify", str(run)]) == 0
+    table = capsys.readouterr().out
+    assert "lowered, not run" in table and "interpreted on Linux, not run on Apple hardware" in table
+    assert main(["verify", str(run), "--json"]) == 0
+    proofs = json.loads(capsys.readouterr().out)
+    assert main(["verify", str(run), "--jobs", "2", "--json"]) == 0
+    apart = json.loads(capsys.readouterr().out)  # each artifact in a process of its own: the same findings
+    assert list(apart) == list(proofs) == ["teacher-onnx-fp32", *formats]
+    for name, proof in proofs.items():
+        assert [case["name"] for case in apart[name]["cases"]] == [case["name"] for case in proof["cases"]]
+        assert apart[name].get("flip_rate") == proof.get("flip_rate")
+    for name, why in (("coreml-fp16", "interpreted on Linux"), ("executorch_coreml-fp16", "lowered")):
+        assert main(["bench", str(run / "artifacts" / name)]) == 2
+        assert why in capsys.readouterr().err
+    assert main(["bundle", str(run), "--artifact", formats[2], "--out", str(tmp_path / "bundle")]) == 2
+    assert "lowered, not run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["multi-label", "regression"])
