@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,7 +104,21 @@ def load(folder: Path, threads: int) -> Predict:
 
 
 def open_session(path: Path, threads: int) -> Predict:
-    """Open a file of onnxruntime's. Raises UsageError when onnxruntime refuses it."""
+    """Open a file of onnxruntime's as a callable. Raises UsageError when onnxruntime refuses it."""
+    session = new_session(path, threads)
+    names = [entry.name for entry in session.get_inputs()]
+
+    def predict(*inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(["logits"], dict(zip(names, inputs, strict=True)))[0])
+
+    return predict
+
+
+def new_session(path: Path, threads: int, operators: str = "") -> Any:
+    """An onnxruntime.InferenceSession of a file. operators: a library of more of them, "" for none.
+
+    Raises UsageError when onnxruntime refuses the file.
+    """
     require("onnxruntime")
     import onnxruntime
 
@@ -113,12 +127,8 @@ def open_session(path: Path, threads: int) -> Predict:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        if operators:
+            options.register_custom_ops_library(operators)
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but Exception
         raise UsageError(f"{path} could not be opened by onnxruntime: {first_line(error)}") from None
-    names = [entry.name for entry in session.get_inputs()]
-
-    def predict(*inputs: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(["logits"], dict(zip(names, inputs, strict=True)))[0])
-
-    return predict

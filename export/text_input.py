@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.artifact import Artifact
-from stillroom.errors import CheckFailed, UsageError, first_line
+from stillroom.errors import CheckFailed, UsageError
 from stillroom.export import onnx_graph
 from stillroom.export.golden import golden_tolerance, golden_vectors
 from stillroom.extras import require
@@ -62,18 +62,9 @@ def load_text_predictor(path: Path, threads: int) -> TextPredict:
     or a text that is not valid Unicode.
     """
     require("onnxruntime", "onnxruntime_extensions")
-    import onnxruntime
     from onnxruntime_extensions import get_library_path
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        options.register_custom_ops_library(get_library_path())
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-        raise UsageError(f"{path} could not be opened by onnxruntime: {first_line(error)}") from None
+    session = onnx_graph.new_session(path, threads, get_library_path())
     inputs = [(entry.name, entry.type) for entry in session.get_inputs()]
     if inputs != [("text", "tensor(string)")]:
         names = ", ".join(name for name, _ in inputs)

@@ -12,6 +12,7 @@ import numpy as np
 
 from stillroom.errors import UsageError, first_line
 from stillroom.extras import require, version_of
+from stillroom.quiet import quiet
 from stillroom.student import load_model
 
 if TYPE_CHECKING:
@@ -101,8 +102,6 @@ def _loaded(path: Path, threads: int, *, lite: bool) -> Predict:
     from torch.jit.mobile import _load_for_lite_interpreter
 
     open_file: Any = _load_for_lite_interpreter if lite else torch.jit.load
-    from stillroom.quiet import quiet
-
     torch.set_num_threads(threads)
     try:
         with quiet():

@@ -112,11 +112,7 @@ def verify_run(folder: Path, jobs: int = 0) -> tuple[str, dict[str, Any]]:
         proofs = dict(apart(_verify_one, calls, jobs))
     else:
         proofs = dict(verify_artifacts(run, sources))
-    failures = [proof["failure"] for proof in proofs.values() if proof["failure"]]
-    if failures:
-        say(proof_table(proofs))
-        raise CheckFailed(failures[0])
-    return proof_table(proofs), proofs
+    return passed_table(proofs), proofs
 
 
 def _verify_one(folder: Path, name: str, source: str, threads: int) -> tuple[str, dict[str, Any]]:
@@ -144,10 +140,7 @@ def verify_bundle(folder: Path) -> tuple[str, dict[str, Any]]:
     artifact = bundle.artifact
     found = verify(f"{artifact.target}-{artifact.scheme}", artifact, fed, VERIFY_THREADS)
     proof = {"proof": artifact.proof, "cases": found.facts(), "failure": failure(found, artifact.tolerance)}
-    table = proof_table({found.artifact: proof})
-    if proof["failure"]:
-        say(table)
-        raise CheckFailed(proof["failure"])
+    table = passed_table({found.artifact: proof})
     line = (
         f"{folder}: checksums hold; {golden['count']} golden vectors replayed, same token ids, "
         f"max abs error {error:.2g} (allowed {golden['max_abs_error']:g})"
@@ -156,6 +149,16 @@ def verify_bundle(folder: Path) -> tuple[str, dict[str, Any]]:
         "goldens": golden["count"], "max_abs_error": error, "allowed": golden["max_abs_error"],
         found.artifact: proof,
     }  # fmt: skip
+
+
+def passed_table(proofs: dict[str, dict[str, Any]]) -> str:
+    """The table of artifacts that all hold. Raises CheckFailed, after showing it, when one does not."""
+    table = proof_table(proofs)
+    for proof in proofs.values():
+        if proof["failure"]:
+            say(table)
+            raise CheckFailed(proof["failure"])
+    return table
 
 
 def proof_table(proofs: dict[str, dict[str, Any]]) -> str:
