@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from stillroom.distill.batches import tensors
+from stillroom.distill.fake_quantization import fake_quantized, learned_ranges
 from stillroom.distill.layers import choose_layers, layer_list, layer_map, layer_map_words
 from stillroom.distill.losses import hidden_cosine_loss, hidden_mse_loss, relation_loss
 from stillroom.distill.narrow import narrow_student
@@ -25,10 +26,14 @@ from stillroom.distill.targets_cache import TeacherOutputs, averaged, teacher_ou
 from stillroom.distill.task_loss import hard_loss_of, soft_loss
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
+from stillroom.observe import calibration_of, seen_values
 from stillroom.processes import is_first, wait_for_first
 from stillroom.progress import say
+from stillroom.ranges import RULES, LinearRanges, ranges_to_dict
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
+
+QUANTIZED_SHARE = 0.25  # of the learning rate: the student is trained already
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,16 @@ def distill_from_model(
     start: Any = None,
     *,
     new_head: bool = False,
+    quantized_epochs: int = 0,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a student of one or several teachers in memory; return it and the facts for its lineage.
 
     teacher: a Hugging Face ...ForSequenceClassification model whose logits are in the order of task.labels
     and which reads these tokens; or a sequence of Teaching, whose answers are averaged. start: the model
     that the student takes its layers from, by default the (first) teacher; new_head: its own head is not
-    trained yet. work: folder for the teachers' outputs and checkpoints; a second call with the same arguments
-    goes on from what is there.
+    trained yet. quantized_epochs: further ones, in which all that static int8 rounds is rounded; the ranges
+    that were learned are the fact "ranges". work: folder for the teachers' outputs and checkpoints; a second
+    call with the same arguments goes on from what is there.
     Raises UsageError for layers and sizes the start does not have.
     """
     columns = tuple(range(len(task.labels)))
@@ -140,7 +147,40 @@ def distill_from_model(
             trained, tokens, loss_of, settings, work, f"{outputs_sha256} {start_sha256} {shape}",
             asdict(weights), "student",
         )  # fmt: skip
+        if quantized_epochs:
+            facts |= _train_quantized(
+                trained, student, tokens, task, loss_of, settings, quantized_epochs, work,
+                f"{outputs_sha256} {start_sha256} {shape}", asdict(weights),
+            )  # fmt: skip
     return student, {"layers_kept": list(kept), "losses_left_out": list(chosen.left_out), **facts}
+
+
+def _train_quantized(
+    trained: Any,
+    student: Any,
+    tokens: Tokens,
+    task: TaskSpec,
+    loss_of: Loss,
+    settings: TrainSettings,
+    epochs: int,
+    work: Path,
+    key: str,
+    losses: dict[str, float],
+) -> dict[str, Any]:
+    """Train on, rounded to 8 bits as static int8 exports are; facts, the ranges among them."""
+    seen = seen_values(student, calibration_of(tokens, task.inputs))
+    start = {
+        name: LinearRanges(RULES["mse"](given), RULES["percentile"](result))
+        for name, (given, result) in seen.items()
+    }
+    further = replace(settings, epochs=epochs, learning_rate=QUANTIZED_SHARE * settings.learning_rate)
+    with fake_quantized(student, start):
+        facts = _train_student(
+            trained, tokens, loss_of, further, work / "quantized", f"quantized {key} {settings}",
+            losses, "student in 8 bits",
+        )  # fmt: skip
+        ranges = ranges_to_dict(learned_ranges(student))
+    return {"quantized": facts, "ranges": ranges}
 
 
 def plain_student(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from stillroom.errors import UsageError, first_line
 from stillroom.extras import require, version_of
 from stillroom.files import write_json
-from stillroom.student import load_model
+from stillroom.student import load_model, load_student
 
 if TYPE_CHECKING:
     from stillroom.export.options import ExportOptions
@@ -33,19 +32,25 @@ def tool_versions() -> dict[str, str]:
 def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options: ExportOptions) -> None:
     """Write out/model.pte: int64 inputs [1, tokens], logits float32 [1, labels]; and what it delegates.
 
-    Raises UsageError for a scheme it does not know, and "int8-static" without calibration rows.
+    Raises UsageError for a scheme it does not know, and "int8-static" without calibration text.
     """
     if scheme not in SCHEMES:
         raise UsageError(f"executorch has no scheme {scheme!r}: there are {', '.join(SCHEMES)}")
-    if scheme == "int8-static" and not options.calibration:
-        raise UsageError("int8-static needs texts to measure ranges on: --calibration FILE")
     require("torch", "transformers", "executorch", "torchao")
     import torch
 
     from stillroom.export.encoder import ExportModel
     from stillroom.export.int8_embedding import Int8Embedding
 
-    wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
+    model = load_model(model_folder)
+    wrapped = ExportModel(model, task.inputs, task.max_length, shorten=options.shorten)
+    if scheme == "int8-static":
+        from stillroom.export.calibration import ranges_for
+        from stillroom.export.static_int8 import Numerics, use_static_int8
+
+        numerics = Numerics(signed=True, outputs=True)  # as XNNPACK computes
+        ranges = ranges_for(load_student(model_folder), model, wrapped, options, numerics)
+        use_static_int8(wrapped, ranges, numerics)
     if scheme != "fp32":
         wrapped.words = Int8Embedding(wrapped.words.weight)
     example, axes = example_of(task, options)
@@ -55,8 +60,8 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
         if scheme == "int4":
             _round_to_int4(wrapped)
         program = torch.export.export(wrapped, example, dynamic_shapes=axes)
-        if scheme.startswith("int8"):
-            program = _quantized_int8(program, scheme, example, axes, options)
+        if scheme == "int8-dynamic":
+            program = _quantized_as_it_comes(program, example, axes)
         lower(program, XnnpackPartitioner(), out)
 
 
@@ -85,29 +90,19 @@ def lower(program: Any, partitioner: Any, out: Path) -> None:
     write_json(out / DELEGATION_FILE, delegation)
 
 
-def _quantized_int8(program: Any, scheme: str, example: Any, axes: Any, options: ExportOptions) -> Any:
-    """PT2E: observers into the exported graph, ranges from real text if static, then quantized operators."""
+def _quantized_as_it_comes(program: Any, example: Any, axes: Any) -> Any:
+    """PT2E: the matrix products of an exported graph in 8 bits, activations in the range of each text."""
     import torch
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
-    from torchao.quantization.pt2e.observer import MinMaxObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=scheme == "int8-dynamic")
-    if scheme == "int8-static":  # its own observers, histograms, take a second a text
-        least_and_most = MinMaxObserver.with_args(eps=2**-12)
-        setting = replace(
-            setting,
-            input_activation=replace(setting.input_activation, observer_or_fake_quant_ctr=least_and_most),
-            output_activation=replace(setting.output_activation, observer_or_fake_quant_ctr=least_and_most),
-        )
-    # The matrix products alone: a mask of -10000 in the range of an addition leaves no steps for the rest.
+    setting = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     quantizer = XNNPACKQuantizer().set_operator_type(torch.ops.aten.linear.default, setting)
     prepared = prepare_pt2e(program.module(), quantizer)
-    for row in options.calibration if scheme == "int8-static" else (example,):
-        prepared(*(torch.as_tensor(array) for array in row))
+    prepared(*example)
     return torch.export.export(convert_pt2e(prepared), example, dynamic_shapes=axes)
 
 

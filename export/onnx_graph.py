@@ -9,7 +9,7 @@ import numpy as np
 
 from stillroom.errors import UsageError, first_line
 from stillroom.extras import require, version_of
-from stillroom.student import load_model
+from stillroom.student import load_model, load_student
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stillroom.task import TaskSpec
 
 FILE = "model.onnx"
+SCHEMES = ("fp32", "fp16", "int8-dynamic", "int8-static", "int4")
 OPSET = 23  # the first with a native Attention operator, which onnxruntime computes without transposes
 
 
@@ -53,20 +54,31 @@ def convert(
     from stillroom.export.hugging_face import write_hugging_face_files
     from stillroom.export.onnx_quantize import QUANTIZE
 
-    if scheme not in ("fp32", *QUANTIZE):
-        raise UsageError(f"onnx has no scheme {scheme!r}: there are fp32, {', '.join(QUANTIZE)}")
-    wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, attention, options.shorten)
+    if scheme not in SCHEMES:
+        raise UsageError(f"onnx has no scheme {scheme!r}: there are {', '.join(SCHEMES)}")
+    model = load_model(model_folder)
+    wrapped = ExportModel(model, task.inputs, task.max_length, attention, options.shorten)
     write_hugging_face_files(model_folder, task, out)
-    if scheme == "fp32":
-        _export_fp32(wrapped, task, out / FILE, options.lengths)
+    if scheme == "int8-static":
+        from stillroom.export.calibration import ranges_for
+        from stillroom.export.int8_embedding import Int8Embedding
+        from stillroom.export.static_int8 import Numerics, use_static_int8
+
+        numerics = Numerics(flat=True)
+        computable = ExportModel(model, task.inputs, task.max_length, shorten=options.shorten)
+        ranges = ranges_for(load_student(model_folder), model, computable, options, numerics)
+        use_static_int8(wrapped, ranges, numerics)
+        wrapped.words = Int8Embedding(wrapped.words.weight)
+    if scheme not in QUANTIZE:
+        _export_graph(wrapped, task, out / FILE, options.lengths)
         return
     fp32 = out / "fp32.onnx"
-    _export_fp32(wrapped, task, fp32, options.lengths)
+    _export_graph(wrapped, task, fp32, options.lengths)
     QUANTIZE[scheme](fp32, out / FILE, options)
     fp32.unlink()
 
 
-def _export_fp32(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tuple[int, ...]) -> None:
+def _export_graph(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tuple[int, ...]) -> None:
     import torch
 
     # Two rows of several tokens, so that the exporter sees nothing it could take for a constant.
@@ -89,7 +101,20 @@ def _export_fp32(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tupl
         raise RuntimeError("torch.onnx.export returned nothing")
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with the paths of the machine that exported
+    _keep_layer_norms_apart(program.model.graph)
     program.save(path)
+
+
+def _keep_layer_norms_apart(graph: Any) -> None:
+    """Write the additions before LayerNormalization as Sum, which onnxruntime leaves alone.
+
+    It fuses an Add with a LayerNormalization into an operator of its own, which takes four times as long on
+    a CPU as the two of them do (docs/log.md).
+    """
+    for node in graph.all_nodes():
+        added = node.inputs[0].producer() if node.op_type == "LayerNormalization" else None
+        if added is not None and added.op_type == "Add":
+            added.op_type = "Sum"
 
 
 def import_runtime() -> None:

@@ -6,10 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from stillroom.errors import UsageError
-
 if TYPE_CHECKING:
     from stillroom.export.options import ExportOptions
 
@@ -41,37 +37,6 @@ def int8_dynamic(source: Path, out: Path, options: ExportOptions) -> None:
     )
 
 
-def int8_static(source: Path, out: Path, options: ExportOptions) -> None:
-    """The same weights; activations scaled by the range they had on options.calibration (QDQ).
-
-    Raises UsageError when there is no calibration text.
-    """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    if not options.calibration:
-        raise UsageError("int8-static needs texts to measure ranges on: --calibration FILE")
-    names = input_names(source)
-
-    class Rows(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = iter(options.calibration)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            row = next(self.left, None)
-            return None if row is None else dict(zip(names, row, strict=True))
-
-    quantize_static(
-        source,
-        out,
-        Rows(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(WITH_WEIGHTS),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
-
-
 def int4(source: Path, out: Path, options: ExportOptions) -> None:
     """Weights and embeddings in 4 bits, a scale for each 32; activations in 8 bits as they come."""
     import onnx
@@ -90,16 +55,8 @@ def int4(source: Path, out: Path, options: ExportOptions) -> None:
     onnx.save(quantizer.model.model, out)
 
 
-def input_names(model: Path) -> list[str]:
-    """Of a graph's inputs, in order."""
-    import onnx
-
-    return [entry.name for entry in onnx.load(model, load_external_data=False).graph.input]
-
-
 QUANTIZE: dict[str, Callable[[Path, Path, Any], None]] = {
     "fp16": fp16,
     "int8-dynamic": int8_dynamic,
-    "int8-static": int8_static,
     "int4": int4,
 }

@@ -13,7 +13,9 @@ class ExportOptions:
     padding; several: one of these, Core ML only. ios: oldest version that must run it, Core ML only; 0: the
     oldest that the scheme allows. author, license: for the file's own metadata, Core ML only.
 
-    calibration: rows of real text as the model's inputs, int64 [1, tokens] each, for static schemes.
+    calibration: real text as the model's inputs, int64 [rows, tokens] each, without padding, for static
+    schemes. ranges: the rule of scheme.RANGE_RULES by which these take their ranges from it; "best": the
+    one whose answers differ least.
     text_input: also write a file that takes a text, ONNX only (text_input.py). shorten: compute the last
     layer for the first token only; False as other exporters do.
     """
@@ -25,3 +27,4 @@ class ExportOptions:
     text_input: bool = False
     shorten: bool = True
     calibration: tuple[tuple[np.ndarray, ...], ...] = ()
+    ranges: str = "best"

@@ -19,12 +19,12 @@ import numpy as np
 from stillroom.apart import apart
 from stillroom.artifact import load_artifact
 from stillroom.benchmarks.machine import describe_machine
-from stillroom.export.calibration import calibration_of
 from stillroom.export.golden import GOLDEN_TEXTS
 from stillroom.export.options import ExportOptions
 from stillroom.export.targets import TARGETS, export, open_artifact, opens_here
 from stillroom.extras import resolve_source
 from stillroom.files import read_json, write_json
+from stillroom.observe import calibration_of
 from stillroom.step_data import encode_for
 from stillroom.student import input_names, load_model, load_student, save_student
 from stillroom.task import TaskSpec

@@ -173,6 +173,7 @@ def export_verb(options: argparse.Namespace) -> Answer:
         license=options.license,
         text_input=options.text_input,
         calibration=_calibration(options),
+        ranges=options.ranges,
     )
     artifact = export(options.model, target, scheme, options.out, wanted)
     findings = lint(artifact, options.library)
@@ -201,14 +202,14 @@ def _text_input_line(folder: Path, without_bytes: int) -> str:
 def _calibration(options: argparse.Namespace) -> Any:
     if options.calibration is None:
         return ()
-    from stillroom.export.calibration import calibration_of
+    from stillroom.observe import calibration_of
     from stillroom.step_data import encode_for
     from stillroom.student import load_student
     from stillroom.text import Columns, read_rows
 
     task = load_student(options.model).task
     rows = read_rows(options.calibration, Columns(options.text_column, "", options.pair_column))
-    return calibration_of(encode_for(options.model, task, rows), task.inputs)
+    return calibration_of(encode_for(options.model, task, rows), task.inputs, options.calibration_rows)
 
 
 def verify_verb(options: argparse.Namespace) -> Answer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from stillroom.scheme import RANGE_RULES
+
 
 def run_options(verb: argparse.ArgumentParser) -> None:
     distill_options(verb)
@@ -84,6 +86,14 @@ def export_options(verb: argparse.ArgumentParser) -> None:
     option(
         "--calibration", type=Path, metavar="FILE",
         help="texts for int8-static to measure its ranges on: a file as --transfer takes it",
+    )  # fmt: skip
+    option(
+        "--calibration-rows", type=int, default=512, metavar="ROWS",
+        help="so many of them, evenly spread (default: %(default)s)",
+    )  # fmt: skip
+    option(
+        "--ranges", choices=RANGE_RULES, default="best",
+        help="how int8-static cuts its ranges; best: the rule whose answers differ least (default)",
     )  # fmt: skip
     option("--text-column", default="text", help="of the calibration file (default: %(default)s)")
     option("--pair-column", default="", help="of the calibration file, where the model reads two texts")

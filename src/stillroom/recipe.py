@@ -11,6 +11,7 @@ from typing import Any
 
 from stillroom.errors import UsageError, did_you_mean, shown
 from stillroom.kinds import KINDS
+from stillroom.scheme import RANGE_RULES
 from stillroom.toml_tables import Limit, Place, as_plain, build, check_limits, parse_toml, read_toml
 
 
@@ -57,6 +58,7 @@ class StudentRecipe:
     source: a model to start from, "" for the teacher. layer_choice: see distill.layers.choose_layers.
     vocabulary: "all", "trim", or how many tokens at most. hidden_size, heads, intermediate_size: 0 for the
     teacher's; relation_heads: 0 for the student's. augment_copies: of every row, see distill.augment.
+    quantized_epochs: further ones, with everything rounded to 8 bits, see distill.fake_quantization.
     """
 
     source: str = ""
@@ -78,14 +80,20 @@ class StudentRecipe:
     relation_weight: float = 0.0
     relation_heads: int = 0
     augment_copies: int = 0
+    quantized_epochs: int = 0
 
 
 @dataclass(frozen=True)
 class ExportRecipe:
-    """artifacts: "format-scheme" names. bundle: the one of them that goes into the bundle."""
+    """artifacts: "format-scheme" names. bundle: the one of them that goes into the bundle.
+
+    calibration_rows: training rows that int8-static measures its ranges on. ranges: see scheme.RANGE_RULES.
+    """
 
     artifacts: tuple[str, ...] = ("onnx-fp32", "onnx-int8-dynamic")
     bundle: str = "onnx-int8-dynamic"
+    calibration_rows: int = 512
+    ranges: str = "best"
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,10 @@ LIMITS = {
     "student.relation_weight": _AT_LEAST_0,
     "student.relation_heads": _AT_LEAST_0,
     "student.augment_copies": _AT_LEAST_0,
+    "student.quantized_epochs": _AT_LEAST_0,
     "export.artifacts": _NOT_EMPTY,
+    "export.calibration_rows": _AT_LEAST_1,
+    "export.ranges": Limit(lambda value: value in RANGE_RULES, " or ".join(f'"{it}"' for it in RANGE_RULES)),
     "measure.lengths": Limit(_good_lengths, "different lengths of 1 to 512"),
     "measure.rounds": _AT_LEAST_1,
     "measure.samples": _AT_LEAST_1,

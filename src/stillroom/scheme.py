@@ -48,7 +48,7 @@ SCHEMES = {
             "int8-weights", 8, "8-bit weights per channel, arithmetic in 16-bit floats", Tolerance(2.0, 0.01)
         ),
         # Static ranges are those of the calibration text, and what is outside them is cut off: 5 % is about
-        # what plain least-and-most ranges cost, so a file that flips more is broken, not only unfaithful.
+        # what careless ranges cost, so a file that flips more is broken, not only unfaithful.
         Scheme(
             "int8-static",
             8,
@@ -61,3 +61,6 @@ SCHEMES = {
         Scheme("palette4", 4, "weights from a table of 16 values a tensor", Tolerance(4.0, 0.03)),
     )
 }
+
+# How a static scheme may cut the ranges of its activations (ranges.py); best: see export/options.py.
+RANGE_RULES = ("best", "minmax", "moving-average", "percentile", "entropy", "mse")

@@ -33,14 +33,17 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
     for name, source in sources.items():
         of_target.setdefault(split_name(name.removeprefix("teacher-"))[0], {})[name] = source
 
+    static = any("static" in name for name in sources)
+
     def work() -> dict[str, Any]:
         facts: dict[str, Any] = {}
-        calibration = calibration_rows(run) if any("static" in name for name in sources) else ()
+        calibration = calibration_rows(run, recipe.export.calibration_rows) if static else ()
         with (
             staged_folder(run.folder / "artifacts") as partial,
             progress_bar(len(sources), "export", "file") as bar,
         ):
-            calls = [(run.folder, names, partial, calibration) for names in of_target.values()]
+            ranges = recipe.export.ranges
+            calls = [(run.folder, names, partial, calibration, ranges) for names in of_target.values()]
             for made in apart(export_files, calls):
                 facts |= made
                 bar.update(len(made))
@@ -48,13 +51,16 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
     made_from = {
         "artifacts": list(recipe.export.artifacts),
+        "calibration": [recipe.export.calibration_rows, recipe.export.ranges] if static else [],
         "schema_version": SCHEMA_VERSION,  # files of an older one are made again
         **recorded(run, "teacher", "student"),
     }
     return do_step(run, "export", made_from, ("artifacts",), work)
 
 
-def export_files(run: Path, sources: dict[str, str], out: Path, calibration: Any) -> dict[str, Any]:
+def export_files(
+    run: Path, sources: dict[str, str], out: Path, calibration: Any, ranges: str
+) -> dict[str, Any]:
     """Write artifacts into out: name -> what is known of it. sources: name -> model folder in the run."""
     from stillroom.export.options import ExportOptions
     from stillroom.export.targets import export, split_name
@@ -62,7 +68,7 @@ def export_files(run: Path, sources: dict[str, str], out: Path, calibration: Any
     facts = {}
     for name, source in sources.items():
         target, scheme = split_name(name.removeprefix("teacher-"))
-        options = ExportOptions(shorten=source == "student", calibration=calibration)
+        options = ExportOptions(shorten=source == "student", calibration=calibration, ranges=ranges)
         made = export(run / source, target, scheme, out / name, options)
         facts[name] = {
             "target": target, "scheme": scheme, "source": source, "parameters": made.parameters,
@@ -71,14 +77,20 @@ def export_files(run: Path, sources: dict[str, str], out: Path, calibration: Any
     return facts
 
 
-def calibration_rows(run: Run) -> Any:
-    """Training rows of the run as the student's inputs: what static schemes measure their ranges on."""
-    from stillroom.export.calibration import calibration_of
+def calibration_rows(run: Run, rows: int) -> Any:
+    """Training rows of the run as the student's inputs: what static schemes measure their ranges on.
+
+    None for a student that has learned its ranges in training.
+    """
+    from stillroom.observe import calibration_of
     from stillroom.student import load_student
 
     folder = run.folder / "student"
-    task = load_student(folder).task
-    return calibration_of(encode(run, folder, task, "train")[0], task.inputs)
+    student = load_student(folder)
+    task = student.task
+    if student.lineage.get("ranges"):
+        return ()
+    return calibration_of(encode(run, folder, task, "train")[0], task.inputs, rows)
 
 
 def bundle_step(run: Run, recipe: Recipe) -> dict[str, Any]:

@@ -108,7 +108,9 @@ def student_step(
             _weights(recipe),
             start.model,
             new_head=start.new_head,
+            quantized_epochs=recipe.student.quantized_epochs,
         )
+        learned = {"ranges": training.pop("ranges")} if "ranges" in training else {}
         others = [{"sha256": one.weights_sha256, "lineage": one.lineage} for one in teachers[1:]]
         return (
             model,
@@ -119,6 +121,7 @@ def student_step(
                 "other_teachers": others,
                 "rows_without_labels": {"transfer": len(transfer), "augmentation": copies},
                 "training": training,
+                **learned,
             },
         )
 
@@ -163,6 +166,8 @@ def _model_step(run: Run, recipe: Recipe, name: str, train: Train, start_sha256:
     transfer = bool(recipe.data.transfer)
     if name == "baseline":
         del section["augment_copies"]  # which only a teacher can speak on
+    if name == "baseline" or not section["quantized_epochs"]:
+        del section["quantized_epochs"]  # so that a student from before there was this key stays
         transfer = transfer and recipe.student.vocabulary != "all"
     made_from = {
         "recipe": {**section, "seed": recipe.seed},

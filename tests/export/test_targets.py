@@ -13,10 +13,10 @@ import pytest
 from stillroom.artifact import Artifact, load_artifact
 from stillroom.errors import UsageError
 from stillroom.export import export, load_predictor
-from stillroom.export.calibration import calibration_of
 from stillroom.export.options import ExportOptions
 from stillroom.export.targets import TARGETS, check_lengths, completing, padding
 from stillroom.export.torchscript import load, load_lite
+from stillroom.observe import calibration_of
 from stillroom.step_data import encode_for
 from stillroom.student import load_student
 from stillroom.text import Row

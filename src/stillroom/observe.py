@@ -1,0 +1,71 @@
+"""What goes into a model's linear maps and what comes out of them, text by text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stillroom.progress import progress_bar
+from stillroom.ranges import SeenValues
+from stillroom.tokens import Tokens, padded_inputs, spread_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ROWS = 512  # more change the ranges by less than another draw of as many does
+ROWS_AT_ONCE = 16
+
+Batch = tuple[np.ndarray, ...]  # a model's inputs, int64 [rows, tokens] each
+Look = Callable[[str, "Tensor", "Tensor"], None]  # name of a linear map, its input, its output
+
+
+def calibration_of(tokens: Tokens, inputs: Sequence[str], rows: int = ROWS) -> tuple[Batch, ...]:
+    """So many rows, evenly spread, those of the same length together: padding is not part of any range."""
+    chosen = spread_rows(len(tokens), rows)
+    lengths, found = tokens.lengths[chosen], []
+    for length in np.unique(lengths):
+        alike = chosen[lengths == length]
+        for at in range(0, len(alike), ROWS_AT_ONCE):
+            found.append(tuple(padded_inputs(tokens, alike[at : at + ROWS_AT_ONCE], inputs).values()))
+    # In any order but by length: a moving average should not end on the longest texts.
+    return tuple(found[at] for at in np.random.default_rng(0).permutation(len(found)))
+
+
+def linear_maps(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear maps of a model by name."""
+    from torch import nn
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def watch(model: nn.Module, batches: Sequence[Batch], look: Look, description: str) -> None:
+    """Run batches through a model and show each of its linear maps' input and output to look."""
+    import torch
+
+    hooks = [
+        module.register_forward_hook(lambda _, given, found, name=name: look(name, given[0], found))
+        for name, module in linear_maps(model).items()
+    ]
+    try:
+        with torch.inference_mode(), progress_bar(len(batches), description, "batch") as bar:
+            for batch in batches:
+                model(*(torch.from_numpy(array) for array in batch))
+                bar.update(1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def seen_values(model: nn.Module, batches: Sequence[Batch]) -> dict[str, tuple[SeenValues, SeenValues]]:
+    """What goes into each linear map and what comes out, over all batches."""
+    found: dict[str, tuple[SeenValues, SeenValues]] = {}
+
+    def look(name: str, given: Tensor, result: Tensor) -> None:
+        before, after = found.setdefault(name, (SeenValues(), SeenValues()))
+        before.add(given.numpy())
+        after.add(result.numpy())
+
+    watch(model, batches, look, "calibrate")
+    return found
