@@ -1,4 +1,4 @@
-"""Two plots as SVG text: size against latency, and how each row's samples spread at each length."""
+"""Plots as SVG text: size against latency, how each row's samples spread, which part suffers from 8 bits."""
 
 from __future__ import annotations
 
@@ -258,6 +258,34 @@ def _spread_panel(axes: Any, rows: list[dict[str, Any]], length: int) -> None:
         )
         reach = max(reach, high)
     axes.set_xlim(0, reach * 1.12 or 1)
+
+
+def sensitivity_svg(facts: dict[str, Any]) -> str:
+    """A bar for each part of a model: the mean squared error of the logits with it alone in 8 bits.
+
+    facts: as stillroom sensitivity gives them. The text of an SVG element; UsageError without matplotlib.
+    """
+    require("matplotlib")
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    names = [row["group"] for row in facts["groups"]]
+    errors = [row["mean_squared_error"] for row in facts["groups"]]
+    with _drawing():
+        size_in = (WIDTH_IN, 0.22 * len(names) + 0.6)
+        figure = Figure(size_in, dpi=72, layout=ConstrainedLayoutEngine(), facecolor=LIGHT.paper)
+        axes: Any = figure.subplots()
+        axes.set_title("error of the logits, each part in 8 bits alone", loc="left", color=LIGHT.muted)
+        axes.set_facecolor("none")
+        axes.grid(True, axis="x")
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        colors = [LIGHT.student] * (len(names) - 1) + [LIGHT.teacher]
+        axes.barh(range(len(names)), errors, height=0.6, color=colors)
+        axes.set_yticks(range(len(names)), [_short(name) for name in names], color=LIGHT.ink, fontsize=9)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlabel("mean squared error")
+        return _svg_text(figure, "sensitivity", "Error of the logits with each part in 8 bits alone")
 
 
 def _svg_text(figure: Any, salt: str, description: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.errors import UsageError
+from stillroom.export.sensitivity import without_groups
 from stillroom.observe import Batch, linear_maps, seen_values
 from stillroom.ranges import RULES, LinearRanges, Ranges, SeenValues, ranges_from_dict
 
@@ -27,17 +28,18 @@ def ranges_for(
 ) -> Ranges:
     """Ranges of the linear maps of an ExportModel, which wraps the model of a source.
 
-    Those measured on options.calibration, or without it those the source has learned in training. Raises
-    UsageError when there are neither.
+    Those measured on options.calibration, or without it those the source has learned in training; none for
+    what options.keep. Raises UsageError when there are neither, and for a group that is not there.
     """
     learned = source.lineage.get("ranges")
     if options.calibration or not learned:
-        return measured_ranges(wrapped, options, numerics)
+        return without_groups(wrapped, measured_ranges(wrapped, options, numerics), options.keep)
     by_name, names = ranges_from_dict(learned), {id(module): name for name, module in model.named_modules()}
     wanted = {name: names[id(module)] for name, module in linear_maps(wrapped).items()}
     if missing := sorted(set(wanted.values()) - set(by_name)):
         raise UsageError(f"{source.folder} has learned no range for {missing[0]}: train it again")
-    return {name: by_name[learned_as] for name, learned_as in wanted.items()}
+    ranges = {name: by_name[learned_as] for name, learned_as in wanted.items()}
+    return without_groups(wrapped, ranges, options.keep)
 
 
 def measured_ranges(wrapped: nn.Module, options: ExportOptions, numerics: Numerics) -> Ranges:

@@ -15,7 +15,7 @@ class ExportOptions:
 
     calibration: real text as the model's inputs, int64 [rows, tokens] each, without padding, for static
     schemes. ranges: the rule of scheme.RANGE_RULES by which these take their ranges from it; "best": the
-    one whose answers differ least.
+    one whose answers differ least. keep: groups (sensitivity.py) that they leave in fp32.
     text_input: also write a file that takes a text, ONNX only (text_input.py). shorten: compute the last
     layer for the first token only; False as other exporters do.
     """
@@ -28,3 +28,4 @@ class ExportOptions:
     shorten: bool = True
     calibration: tuple[tuple[np.ndarray, ...], ...] = ()
     ranges: str = "best"
+    keep: tuple[str, ...] = ()

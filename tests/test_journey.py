@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 import stillroom
 from stillroom.cli import main
 from stillroom.files import sha256_file
 from stillroom.splits import fold, load_splits
+from stillroom.student import load_student
 
 # Smaller numbers for every step, the same steps.
 QUICK = ("measure.rounds=1", "measure.samples=3", "measure.warmup=1", "measure.lengths=[8, 16]",
@@ -164,6 +166,48 @@ def test_verify_report_bench_and_bundle_on_a_finished_run(
     (lone / "tokenizer.json").unlink()
     assert main(["bench", str(lone), "--rounds", "1", "--samples", "2"]) == 2
     assert "no tokenizer.json in or around" in capsys.readouterr().err
+
+
+def test_which_part_suffers_from_8_bits(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sensitivity", str(demo), "--rows", "40"]) == 0
+    _, *rows, last, note, plot = capsys.readouterr().out.splitlines()
+    groups = {row[:28].strip() for row in rows}
+    parts = ("qkv", "attention output", "ffn up", "ffn down")
+    assert groups == {
+        "embeddings", "pooler", "head", *(f"layer {at} {part}" for at in range(3) for part in parts)
+    }  # fmt: skip
+    errors = [float(row[28:48]) for row in rows]
+    assert errors == sorted(errors, reverse=True) and errors[-1] > 0
+    assert last.startswith("everything ") and note.startswith("40 validation rows")
+    picture = Path(plot.removeprefix("plot: ")).read_text("utf-8")
+    assert picture.startswith("<svg ") and all(f">{group}</text>" in picture for group in groups)
+    assert main(["sensitivity", str(demo), "--rows", "0"]) == 2
+
+
+def test_a_student_trained_in_8_bits_brings_its_ranges(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    shutil.copytree(demo, out)
+    names = ["onnx-int8-static", "executorch-int8-static"]
+    chosen = settings(
+        *QUICK, "data.test_fraction=0.005", "data.validation_fraction=0.005", "student.quantized_epochs=1",
+        f"export.artifacts={json.dumps(names)}", "export.bundle=onnx-int8-static",
+    )  # fmt: skip
+    arguments = ["run", "demo", "--out", str(out), "--max-train-rows", "96", "--no-baselines", *chosen]
+    assert main(arguments) == 0
+    lineage = load_student(out / "student").lineage
+    assert len(lineage["ranges"]) == 3 * 6 + 2 and lineage["training"]["quantized"]["steps"] == 3
+    before = load_student(demo / "student")
+    assert before.lineage.get("ranges") is None
+    assert before.weights_sha256 != load_student(out / "student").weights_sha256
+    results = json.loads((out / "report" / "results.json").read_text())
+    assert {row["name"] for row in results["artifacts"]} == {"teacher-onnx-fp32", *names}
+    assert main(["verify", str(out / "bundle")]) == 0
+    own = ["export", str(out / "student"), "--format", "onnx-int8-static", "--out", str(tmp_path / "own")]
+    assert main([*own, "--keep", "layer 0 ffn down"]) == 0
+    graph = onnx.load(tmp_path / "own" / "model.onnx").graph
+    in_fp32 = [node.op_type for node in graph.node if node.op_type == "MatMul"]
+    assert len(in_fp32) == 1
+    assert main([*own, "--keep", "layer 7 ffn down"]) == 2
 
 
 def test_an_artifact_that_answers_otherwise_stops_with_exit_1(

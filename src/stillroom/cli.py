@@ -174,6 +174,7 @@ def export_verb(options: argparse.Namespace) -> Answer:
         text_input=options.text_input,
         calibration=_calibration(options),
         ranges=options.ranges,
+        keep=tuple(options.keep),
     )
     artifact = export(options.model, target, scheme, options.out, wanted)
     findings = lint(artifact, options.library)
@@ -219,6 +220,12 @@ def verify_verb(options: argparse.Namespace) -> Answer:
     if (options.path / STATE).is_dir():
         return verify_run(options.path, options.jobs)
     return verify_bundle(options.path)
+
+
+def sensitivity_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.step_sensitivity import sensitivity_of_run
+
+    return sensitivity_of_run(options.run, options.rows)
 
 
 def bench_verb(options: argparse.Namespace) -> Answer:
@@ -313,6 +320,12 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
         "Prove a run's files equal to their source, or replay a bundle's golden vectors.",
         "stillroom verify runs/demo/bundle",
         cli_options.verify_options,
+    ),
+    "sensitivity": (
+        sensitivity_verb,
+        "Show which part of a run's student suffers most from 8 bits.",
+        "stillroom sensitivity runs/demo",
+        cli_options.sensitivity_options,
     ),
     "bench": (
         bench_verb,

@@ -95,6 +95,10 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         "--ranges", choices=RANGE_RULES, default="best",
         help="how int8-static cuts its ranges; best: the rule whose answers differ least (default)",
     )  # fmt: skip
+    option(
+        "--keep", action="append", default=[], metavar="GROUP",
+        help="int8-static: leave this part in fp32, as stillroom sensitivity calls it; repeatable",
+    )  # fmt: skip
     option("--text-column", default="text", help="of the calibration file (default: %(default)s)")
     option("--pair-column", default="", help="of the calibration file, where the model reads two texts")
     option(
@@ -115,6 +119,11 @@ def verify_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--jobs", type=int, default=0, help="of a run: so many artifacts at a time, each in its own process"
     )
+
+
+def sensitivity_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", type=Path, help="a run folder")
+    verb.add_argument("--rows", type=int, default=512, help="to answer, at most (default: %(default)s)")
 
 
 def bench_options(verb: argparse.ArgumentParser) -> None:
