@@ -64,7 +64,7 @@ def convert(
         from stillroom.export.int8_embedding import Int8Embedding
         from stillroom.export.static_int8 import Numerics, use_static_int8
 
-        numerics = Numerics(flat=True)
+        numerics = Numerics(weight_steps=63 if options.portable else 127, flat=True)
         computable = ExportModel(model, task.inputs, task.max_length, shorten=options.shorten)
         ranges = ranges_for(load_student(model_folder), model, computable, options, numerics)
         use_static_int8(wrapped, ranges, numerics)

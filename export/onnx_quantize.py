@@ -33,7 +33,12 @@ def int8_dynamic(source: Path, out: Path, options: ExportOptions) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
-        source, out, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=list(WITH_WEIGHTS)
+        source,
+        out,
+        per_channel=True,
+        reduce_range=options.portable,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=list(WITH_WEIGHTS),
     )
 
 

@@ -16,6 +16,7 @@ class ExportOptions:
     calibration: real text as the model's inputs, int64 [rows, tokens] each, without padding, for static
     schemes. ranges: the rule of scheme.RANGE_RULES by which these take their ranges from it; "best": the
     one whose answers differ least. keep: groups (sensitivity.py) that they leave in fp32.
+    portable: 7-bit weights in ONNX int8, whose products no CPU cuts off (saturation.py).
     text_input: also write a file that takes a text, ONNX only (text_input.py). shorten: compute the last
     layer for the first token only; False as other exporters do.
     """
@@ -29,3 +30,4 @@ class ExportOptions:
     calibration: tuple[tuple[np.ndarray, ...], ...] = ()
     ranges: str = "best"
     keep: tuple[str, ...] = ()
+    portable: bool = False

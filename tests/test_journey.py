@@ -170,7 +170,7 @@ def test_verify_report_bench_and_bundle_on_a_finished_run(
 
 def test_which_part_suffers_from_8_bits(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sensitivity", str(demo), "--rows", "40"]) == 0
-    _, *rows, last, note, plot = capsys.readouterr().out.splitlines()
+    _, *rows, last, note, cut, plot = capsys.readouterr().out.splitlines()
     groups = {row[:28].strip() for row in rows}
     parts = ("qkv", "attention output", "ffn up", "ffn down")
     assert groups == {
@@ -179,6 +179,7 @@ def test_which_part_suffers_from_8_bits(demo: Path, capsys: pytest.CaptureFixtur
     errors = [float(row[28:48]) for row in rows]
     assert errors == sorted(errors, reverse=True) and errors[-1] > 0
     assert last.startswith("everything ") and note.startswith("40 validation rows")
+    assert re.match(r"on an x86 CPU without VNNI \d\.\d{3}% of [\d,]+ dot products saturate", cut)
     picture = Path(plot.removeprefix("plot: ")).read_text("utf-8")
     assert picture.startswith("<svg ") and all(f">{group}</text>" in picture for group in groups)
     assert main(["sensitivity", str(demo), "--rows", "0"]) == 2

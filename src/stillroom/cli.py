@@ -175,6 +175,7 @@ def export_verb(options: argparse.Namespace) -> Answer:
         calibration=_calibration(options),
         ranges=options.ranges,
         keep=tuple(options.keep),
+        portable=options.portable,
     )
     artifact = export(options.model, target, scheme, options.out, wanted)
     findings = lint(artifact, options.library)

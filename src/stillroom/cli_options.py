@@ -96,6 +96,10 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         help="how int8-static cuts its ranges; best: the rule whose answers differ least (default)",
     )  # fmt: skip
     option(
+        "--portable", action="store_true",
+        help="onnx int8: the same answers on every CPU, by 7-bit weights; see stillroom sensitivity",
+    )  # fmt: skip
+    option(
         "--keep", action="append", default=[], metavar="GROUP",
         help="int8-static: leave this part in fp32, as stillroom sensitivity calls it; repeatable",
     )  # fmt: skip

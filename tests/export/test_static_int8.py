@@ -258,3 +258,19 @@ def test_learned_ranges_of_another_model(model_folder: Callable[..., Path], tmp_
 def test_no_calibration_text(model_folder: Callable[..., Path]) -> None:
     with pytest.raises(UsageError, match="--calibration FILE"):
         measured_ranges(wrapped_of(model_folder("bert")), ExportOptions(), Numerics())
+
+
+@pytest.mark.parametrize("scheme", ["int8-static", "int8-dynamic"])
+def test_portable_weights_have_seven_bits(
+    scheme: str, model_folder: Callable[..., Path], texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = model_folder("bert")
+    calibration = calibration_of(tokens_of(folder, texts), load_student(folder).task.inputs)
+    largest = {}
+    for portable in (False, True):
+        options = ExportOptions(calibration=calibration, ranges="minmax", portable=portable)
+        made = export(folder, "onnx", scheme, tmp_path / str(portable), options)
+        found = [onnx.numpy_helper.to_array(value) for value in onnx.load(made.path).graph.initializer]
+        maps = [array for array in found if array.dtype == np.int8 and array.ndim == 2 and len(array) < 1000]
+        largest[portable] = max(int(np.abs(array.astype(int)).max()) for array in maps)
+    assert largest[False] in (127, 128) and largest[True] <= 64
