@@ -188,7 +188,7 @@ def test_which_part_suffers_from_8_bits(demo: Path, capsys: pytest.CaptureFixtur
 def test_a_student_trained_in_8_bits_brings_its_ranges(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     shutil.copytree(demo, out)
-    names = ["onnx-int8-static", "executorch-int8-static"]
+    names = ["onnx-int8-static"]
     chosen = settings(
         *QUICK, "data.test_fraction=0.005", "data.validation_fraction=0.005", "student.quantized_epochs=1",
         f"export.artifacts={json.dumps(names)}", "export.bundle=onnx-int8-static",

@@ -51,7 +51,7 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
     made_from = {
         "artifacts": list(recipe.export.artifacts),
-        "calibration": [recipe.export.calibration_rows, recipe.export.ranges] if static else [],
+        **({"calibration": [recipe.export.calibration_rows, recipe.export.ranges]} if static else {}),
         "schema_version": SCHEMA_VERSION,  # files of an older one are made again
         **recorded(run, "teacher", "student"),
     }

@@ -166,9 +166,9 @@ def _model_step(run: Run, recipe: Recipe, name: str, train: Train, start_sha256:
     transfer = bool(recipe.data.transfer)
     if name == "baseline":
         del section["augment_copies"]  # which only a teacher can speak on
+        transfer = transfer and recipe.student.vocabulary != "all"
     if name == "baseline" or not section["quantized_epochs"]:
         del section["quantized_epochs"]  # so that a student from before there was this key stays
-        transfer = transfer and recipe.student.vocabulary != "all"
     made_from = {
         "recipe": {**section, "seed": recipe.seed},
         "start_sha256": start_sha256,
