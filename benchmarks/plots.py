@@ -231,13 +231,7 @@ def spread_svg(results: dict[str, Any]) -> str:
 def _spread_panel(axes: Any, rows: list[dict[str, Any]], length: int) -> None:
     import numpy as np
 
-    axes.set_title(f"{length} tokens, ms", loc="left", color=LIGHT.muted, pad=5)
-    axes.set_facecolor("none")
-    axes.grid(True, axis="x")
-    axes.set_axisbelow(True)
-    axes.spines["left"].set_visible(False)
-    axes.set_yticks(range(len(rows)), [_short(row["name"]) for row in rows], color=LIGHT.ink, fontsize=9)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    _row_axes(axes, f"{length} tokens, ms", [row["name"] for row in rows])
     reach = 0.0
     for place, row in enumerate(rows):
         samples = next((entry["samples_ms"] for entry in row["by_length"] if entry["length"] == length), None)
@@ -260,6 +254,17 @@ def _spread_panel(axes: Any, rows: list[dict[str, Any]], length: int) -> None:
     axes.set_xlim(0, reach * 1.12 or 1)
 
 
+def _row_axes(axes: Any, title: str, names: list[str]) -> None:
+    """A named row for each of some values, the first at the top."""
+    axes.set_title(title, loc="left", color=LIGHT.muted, pad=5)
+    axes.set_facecolor("none")
+    axes.grid(True, axis="x")
+    axes.set_axisbelow(True)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks(range(len(names)), [_short(name) for name in names], color=LIGHT.ink, fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
 def sensitivity_svg(facts: dict[str, Any]) -> str:
     """A bar for each part of a model: the mean squared error of the logits with it alone in 8 bits.
 
@@ -275,15 +280,9 @@ def sensitivity_svg(facts: dict[str, Any]) -> str:
         size_in = (WIDTH_IN, 0.22 * len(names) + 0.6)
         figure = Figure(size_in, dpi=72, layout=ConstrainedLayoutEngine(), facecolor=LIGHT.paper)
         axes: Any = figure.subplots()
-        axes.set_title("error of the logits, each part in 8 bits alone", loc="left", color=LIGHT.muted)
-        axes.set_facecolor("none")
-        axes.grid(True, axis="x")
-        axes.set_axisbelow(True)
-        axes.spines["left"].set_visible(False)
+        _row_axes(axes, "error of the logits, each part in 8 bits alone", names)
         colors = [LIGHT.student] * (len(names) - 1) + [LIGHT.teacher]
         axes.barh(range(len(names)), errors, height=0.6, color=colors)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names], color=LIGHT.ink, fontsize=9)
-        axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel("mean squared error")
         return _svg_text(figure, "sensitivity", "Error of the logits with each part in 8 bits alone")
 

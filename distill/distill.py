@@ -26,10 +26,10 @@ from stillroom.distill.targets_cache import TeacherOutputs, averaged, teacher_ou
 from stillroom.distill.task_loss import hard_loss_of, soft_loss
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
-from stillroom.observe import calibration_of, seen_values
+from stillroom.observe import calibration_of, ranges_by, seen_values
 from stillroom.processes import is_first, wait_for_first
 from stillroom.progress import say
-from stillroom.ranges import RULES, LinearRanges, ranges_to_dict
+from stillroom.ranges import ranges_to_dict
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
 
@@ -108,6 +108,7 @@ def distill_from_model(
     others = [(ours, theirs) for ours, theirs in pairs if not ours.startswith("hidden")]
     attention = {ours.split("-")[0]: (ours, theirs) for ours, theirs in others}
     start_sha256 = "" if start is first.model else model_sha256(start)  # the outputs' has the teacher's
+    key = f"{outputs_sha256} {start_sha256} {shape}"
 
     with (
         caught_states(student, [ours for ours, _ in pairs]) as call,
@@ -144,43 +145,20 @@ def distill_from_model(
             return terms
 
         facts = _train_student(
-            trained, tokens, loss_of, settings, work, f"{outputs_sha256} {start_sha256} {shape}",
-            asdict(weights), "student",
+            trained, tokens, loss_of, settings, work, key, asdict(weights), "student",
         )  # fmt: skip
         if quantized_epochs:
-            facts |= _train_quantized(
-                trained, student, tokens, task, loss_of, settings, quantized_epochs, work,
-                f"{outputs_sha256} {start_sha256} {shape}", asdict(weights),
-            )  # fmt: skip
+            seen = seen_values(student, calibration_of(tokens, task.inputs))
+            further = replace(
+                settings, epochs=quantized_epochs, learning_rate=QUANTIZED_SHARE * settings.learning_rate
+            )
+            with fake_quantized(student, ranges_by(seen, "mse", "percentile")):
+                facts["quantized"] = _train_student(
+                    trained, tokens, loss_of, further, work / "quantized", f"quantized {key} {settings}",
+                    asdict(weights), "student in 8 bits",
+                )  # fmt: skip
+                facts["ranges"] = ranges_to_dict(learned_ranges(student))
     return student, {"layers_kept": list(kept), "losses_left_out": list(chosen.left_out), **facts}
-
-
-def _train_quantized(
-    trained: Any,
-    student: Any,
-    tokens: Tokens,
-    task: TaskSpec,
-    loss_of: Loss,
-    settings: TrainSettings,
-    epochs: int,
-    work: Path,
-    key: str,
-    losses: dict[str, float],
-) -> dict[str, Any]:
-    """Train on, rounded to 8 bits as static int8 exports are; facts, the ranges among them."""
-    seen = seen_values(student, calibration_of(tokens, task.inputs))
-    start = {
-        name: LinearRanges(RULES["mse"](given), RULES["percentile"](result))
-        for name, (given, result) in seen.items()
-    }
-    further = replace(settings, epochs=epochs, learning_rate=QUANTIZED_SHARE * settings.learning_rate)
-    with fake_quantized(student, start):
-        facts = _train_student(
-            trained, tokens, loss_of, further, work / "quantized", f"quantized {key} {settings}",
-            losses, "student in 8 bits",
-        )  # fmt: skip
-        ranges = ranges_to_dict(learned_ranges(student))
-    return {"quantized": facts, "ranges": ranges}
 
 
 def plain_student(

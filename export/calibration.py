@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stillroom.errors import UsageError
 from stillroom.export.sensitivity import without_groups
-from stillroom.observe import Batch, linear_maps, seen_values
-from stillroom.ranges import RULES, LinearRanges, Ranges, SeenValues, ranges_from_dict
+from stillroom.observe import answers, linear_maps, ranges_by, seen_values
+from stillroom.ranges import RULES, LinearRanges, Ranges, ranges_from_dict
+from stillroom.student import Student, load_model, load_student
 
 if TYPE_CHECKING:
     from torch import nn
 
     from stillroom.export.options import ExportOptions
     from stillroom.export.static_int8 import Numerics
-    from stillroom.student import Student
 
 JUDGED_ROWS = 128  # of the calibration text, on which the rules are compared
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A model folder as an ExportModel, still in fp32, with the ranges to round it by; kind: of its task."""
+
+    wrapped: Any
+    ranges: Ranges
+    numerics: Numerics
+    kind: str
+
+
+def simulated(folder: Path, options: ExportOptions, numerics: Numerics) -> Simulated:
+    """Open a model folder to be rounded here. Raises UsageError as ranges_for does."""
+    from stillroom.export.encoder import ExportModel
+
+    source, model = load_student(folder), load_model(folder)
+    wrapped = ExportModel(model, source.task.inputs, source.task.max_length)
+    ranges = ranges_for(source, model, wrapped, options, numerics)
+    return Simulated(wrapped, ranges, numerics, source.task.kind)
 
 
 def ranges_for(
@@ -47,6 +67,8 @@ def measured_ranges(wrapped: nn.Module, options: ExportOptions, numerics: Numeri
 
     Raises UsageError when there is no calibration text.
     """
+    from stillroom.export.static_int8 import in_static_int8
+
     batches = options.calibration
     if not batches:
         raise UsageError("int8-static needs texts to measure ranges on: --calibration FILE")
@@ -55,32 +77,18 @@ def measured_ranges(wrapped: nn.Module, options: ExportOptions, numerics: Numeri
         return ranges_by(seen, options.ranges, options.ranges)
     rows = np.cumsum([len(batch[0]) for batch in batches])
     judged = batches[: int(np.searchsorted(rows, JUDGED_ROWS)) + 1]
-    wanted = _answers(wrapped, judged)
+    wanted = answers(wrapped, judged)
 
     def error(ranges: Ranges, numerics: Numerics) -> float:
-        from stillroom.export.static_int8 import in_static_int8
-
         with in_static_int8(wrapped, ranges, numerics):
-            return float(np.square(_answers(wrapped, judged) - wanted).mean())
+            return float(np.square(answers(wrapped, judged) - wanted).mean())
 
+    def mixed(rule: str) -> Ranges:
+        return {name: LinearRanges(best[name].input, by_rule[rule][name].output) for name in best}
+
+    by_rule = {rule: ranges_by(seen, rule, rule) for rule in RULES}
     inputs_only = replace(numerics, outputs=False)
-    before = min(RULES, key=lambda rule: error(ranges_by(seen, rule, rule), inputs_only))
+    best = by_rule[min(RULES, key=lambda rule: error(by_rule[rule], inputs_only))]
     if not numerics.outputs:
-        return ranges_by(seen, before, before)
-    after = min(RULES, key=lambda rule: error(ranges_by(seen, before, rule), numerics))
-    return ranges_by(seen, before, after)
-
-
-def ranges_by(seen: dict[str, tuple[SeenValues, SeenValues]], before: str, after: str) -> Ranges:
-    """The ranges by one rule for inputs and one for outputs."""
-    return {
-        name: LinearRanges(RULES[before](given), RULES[after](result))
-        for name, (given, result) in seen.items()
-    }
-
-
-def _answers(wrapped: nn.Module, batches: Sequence[Batch]) -> np.ndarray:
-    import torch
-
-    with torch.inference_mode():
-        return np.concatenate([wrapped(*map(torch.from_numpy, batch)).numpy() for batch in batches])
+        return best
+    return mixed(min(RULES, key=lambda rule: error(mixed(rule), numerics)))

@@ -62,9 +62,9 @@ def convert(
     if scheme == "int8-static":
         from stillroom.export.calibration import ranges_for
         from stillroom.export.int8_embedding import Int8Embedding
-        from stillroom.export.static_int8 import Numerics, use_static_int8
+        from stillroom.export.static_int8 import PORTABLE_STEPS, Numerics, use_static_int8
 
-        numerics = Numerics(weight_steps=63 if options.portable else 127, flat=True)
+        numerics = Numerics(weight_steps=PORTABLE_STEPS if options.portable else 127, flat=True)
         computable = ExportModel(model, task.inputs, task.max_length, shorten=options.shorten)
         ranges = ranges_for(load_student(model_folder), model, computable, options, numerics)
         use_static_int8(wrapped, ranges, numerics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+from stillroom.observe import Batch
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ExportOptions:
     license: str = ""
     text_input: bool = False
     shorten: bool = True
-    calibration: tuple[tuple[np.ndarray, ...], ...] = ()
+    calibration: tuple[Batch, ...] = ()
     ranges: str = "best"
     keep: tuple[str, ...] = ()
     portable: bool = False

@@ -8,25 +8,23 @@ PMADDUBSW). With VNNI, and on ARM, sums are made in 32 bits. Weights of at most 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stillroom.numerics import Agreement, compare_logits
-from stillroom.observe import Batch, linear_maps
+from stillroom.observe import Batch, answers, linear_maps
 from stillroom.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stillroom.export.options import ExportOptions
-    from stillroom.export.static_int8 import Numerics, StaticLinear
+    from stillroom.export.calibration import Simulated
+    from stillroom.export.static_int8 import StaticLinear
 
 LEAST, MOST = -(2**15), 2**15 - 1
-NEVER_SATURATES = 64  # steps of a weight
 
 
 @dataclass(frozen=True)
@@ -41,68 +39,53 @@ class Saturation:
     agreement: Agreement
 
 
-def saturating_products(activations: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, int]:
-    """Dot products [rows, out] of uint8 [rows, in] and int8 [out, in], and how many of them saturated.
+def cut_off(activations: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, int]:
+    """What dot products [rows, out] of uint8 [rows, in] and int8 [out, in] lose, and how many of them do.
 
-    Pairs of neighbours are added in 16 bits and cut, their sums in 32. An odd last one stands alone.
+    Pairs of neighbours are added in 16 bits and cut, their sums in 32. An odd last one stands alone and fits.
     """
-    if activations.shape[1] % 2:
-        activations, weights = (np.pad(array, ((0, 0), (0, 1))) for array in (activations, weights))
-    total = activations.astype(np.int32) @ weights.astype(np.int32).T
-    cut = np.zeros(total.shape, dtype=bool)
     wide, rows = activations.astype(np.float32), weights.astype(np.float32)
-    for at in range(0, wide.shape[1], 2):
+    lost = np.zeros((len(wide), len(rows)), dtype=np.int32)
+    cut = np.zeros(lost.shape, dtype=bool)
+    for at in range(0, wide.shape[1] - 1, 2):
         # Exact in fp32: a pair is below 2**16. A product is worth looking at only where it can be too large.
         pairs = np.outer(wide[:, at], rows[:, at]) + np.outer(wide[:, at + 1], rows[:, at + 1])
         if pairs.max(initial=0) > MOST or pairs.min(initial=0) < LEAST:
             beyond = pairs - np.clip(pairs, LEAST, MOST)
-            total -= beyond.astype(np.int32)
+            lost += beyond.astype(np.int32)
             cut |= beyond != 0
-    return total, int(cut.sum())
+    return lost, int(cut.sum())
 
 
-def without_vnni(
-    model: Path, options: ExportOptions, batches: Sequence[Batch], numerics: Numerics
-) -> Saturation:
-    """Answers of a model folder in static int8 to batches, by saturating kernels and by exact ones.
+def without_vnni(model: Simulated, batches: Sequence[Batch]) -> Saturation:
+    """Answers of a model in static int8 to batches, by saturating kernels and by exact ones.
 
-    numerics: unsigned activations, as onnxruntime has on x86. Raises UsageError as ranges_for does.
+    model: with unsigned activations, as onnxruntime has on x86.
     """
     import torch
 
-    from stillroom.export.calibration import ranges_for
-    from stillroom.export.encoder import ExportModel
-    from stillroom.export.static_int8 import use_static_int8
-    from stillroom.student import load_model, load_student
+    from stillroom.export.static_int8 import in_static_int8
 
-    source, loaded = load_student(model), load_model(model)
-    wrapped = ExportModel(loaded, source.task.inputs, source.task.max_length)
-    names = linear_maps(wrapped)
-    use_static_int8(wrapped, ranges_for(source, loaded, wrapped, options, numerics), numerics)
-    counts = [0, 0]
+    wrapped, names, counts = model.wrapped, list(linear_maps(model.wrapped)), [0, 0]
 
     def saturate(static: StaticLinear, given: tuple[Tensor, ...], exact: Tensor) -> Tensor:
-        scale, zero = static.input
         states = given[0].reshape(-1, given[0].shape[-1])
-        steps = torch.clamp(torch.round(states / scale) + zero, 0, 255).to(torch.uint8).numpy()
-        rows = static.rows.numpy()
-        total, cut = saturating_products(steps, rows)
-        counts[0] += total.size
+        lost, cut = cut_off(static.in_steps(states, static.input).numpy(), static.rows.numpy())
+        counts[0] += lost.size
         counts[1] += cut
-        lost = steps.astype(np.int32) @ rows.astype(np.int32).T - total
-        return exact - (torch.from_numpy(lost) * static.scales * scale).reshape(exact.shape)
+        return exact - (torch.from_numpy(lost) * static.scales * static.input[0]).reshape(exact.shape)
 
-    def answers() -> np.ndarray:
-        found = []
-        with torch.inference_mode():
-            for batch in batches:
-                found.append(wrapped(*map(torch.from_numpy, batch)).numpy())
-                bar.update(1)
-        return np.concatenate(found)
+    def ticked() -> Iterator[Batch]:
+        for batch in batches:
+            yield batch
+            bar.update(1)
 
-    with progress_bar(2 * len(batches), "without VNNI", "batch") as bar:
-        wanted = answers()
+    with (
+        in_static_int8(wrapped, model.ranges, model.numerics),
+        progress_bar(2 * len(batches), "without VNNI", "batch") as bar,
+    ):
+        wanted = answers(wrapped, ticked())
         for name in names:
             wrapped.get_submodule(name).register_forward_hook(saturate)
-        got = answers()
-    return Saturation(counts[0], counts[1], compare_logits(wanted, got, source.task.kind))
+        got = answers(wrapped, ticked())
+    return Saturation(counts[0], counts[1], compare_logits(wanted, got, model.kind))

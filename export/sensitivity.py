@@ -6,19 +6,17 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stillroom.errors import UsageError, did_you_mean
 from stillroom.numerics import Agreement, compare_logits
-from stillroom.observe import Batch, linear_maps
+from stillroom.observe import Batch, answers, linear_maps
 from stillroom.progress import progress_bar
 
 if TYPE_CHECKING:
-    from stillroom.export.options import ExportOptions
-    from stillroom.export.static_int8 import Numerics
+    from stillroom.export.calibration import Simulated
     from stillroom.ranges import Ranges
 
 EMBEDDINGS, EVERYTHING = "embeddings", "everything"
@@ -69,57 +67,33 @@ def without_groups(wrapped: Any, ranges: Ranges, kept: Sequence[str]) -> Ranges:
     return {name: found for name, found in ranges.items() if name not in left}
 
 
-def sensitivities(
-    model: Path, options: ExportOptions, batches: Sequence[Batch], numerics: Numerics
-) -> list[Sensitivity]:
-    """Answers to batches with each group of a model folder in 8 bits alone, and with all of them at last.
-
-    options: say where the ranges come from. Raises UsageError as ranges_for does.
-    """
-    import torch
-
-    from stillroom.export.calibration import ranges_for
-    from stillroom.export.encoder import ExportModel
-    from stillroom.student import load_model, load_student
-
-    source, loaded = load_student(model), load_model(model)
-    wrapped = ExportModel(loaded, source.task.inputs, source.task.max_length)
-    ranges = ranges_for(source, loaded, wrapped, options, numerics)
-    groups = groups_of(wrapped)
-    found = []
-
-    def answers() -> np.ndarray:
-        with torch.inference_mode():
-            logits = [wrapped(*map(torch.from_numpy, batch)).numpy() for batch in batches]
-        bar.update(1)
-        return np.concatenate(logits)
-
+def sensitivities(model: Simulated, batches: Sequence[Batch]) -> list[Sensitivity]:
+    """Answers to batches with each group of a model in 8 bits alone, and with all of them at last."""
+    wrapped, groups, found = model.wrapped, groups_of(model.wrapped), []
     with progress_bar(len(groups) + 2, "sensitivity", "group") as bar:
-        wanted = answers()
+        wanted = answers(wrapped, batches)
+        bar.update(1)
         every = tuple(name for names in groups.values() for name in names)
         for group, names in {**groups, EVERYTHING: every}.items():
-            with rounded_alone(
-                wrapped, ranges, names, numerics, embeddings=group in (EMBEDDINGS, EVERYTHING)
-            ):
-                got = answers()
+            with rounded_alone(model, names, embeddings=group in (EMBEDDINGS, EVERYTHING)):
+                got = answers(wrapped, batches)
+            bar.update(1)
             error = float(np.square(got - wanted).mean())
-            found.append(Sensitivity(group, error, compare_logits(wanted, got, source.task.kind)))
+            found.append(Sensitivity(group, error, compare_logits(wanted, got, model.kind)))
     return found
 
 
 @contextmanager
-def rounded_alone(
-    wrapped: Any, ranges: Ranges, names: Sequence[str], numerics: Numerics, *, embeddings: bool
-) -> Iterator[None]:
-    """Some linear maps of an ExportModel in 8 bits, and its word embeddings too if asked, for a while."""
+def rounded_alone(model: Simulated, names: Sequence[str], *, embeddings: bool) -> Iterator[None]:
+    """Some linear maps of a model in 8 bits, and its word embeddings too if asked, for a while."""
     from stillroom.export.int8_embedding import Int8Embedding
     from stillroom.export.static_int8 import in_static_int8
 
-    words = wrapped.words
+    words = model.wrapped.words
     if embeddings:
-        wrapped.words = Int8Embedding(words.weight)
+        model.wrapped.words = Int8Embedding(words.weight)
     try:
-        with in_static_int8(wrapped, {name: ranges[name] for name in names}, numerics):
+        with in_static_int8(model.wrapped, {name: model.ranges[name] for name in names}, model.numerics):
             yield
     finally:
-        wrapped.words = words
+        model.wrapped.words = words

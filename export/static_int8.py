@@ -21,6 +21,7 @@ from stillroom.observe import linear_maps
 from stillroom.ranges import LinearRanges, Range, Ranges
 
 LEAST_SCALE = 1e-12  # of a channel of zeros
+PORTABLE_STEPS = 63  # of a weight: 7 bits, whose products saturate nowhere (saturation.py)
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,15 @@ class StaticLinear(nn.Module):
             found = self._rounded(found, self.output)
         return found.reshape(*shape[:-1], self.outputs) if self.numerics.flat else found
 
+    def in_steps(self, states: Tensor, scale: tuple[float, int]) -> Tensor:
+        """The integers that stand for values, where scale is self.input or self.output."""
+        ops: Any = torch.ops.quantized_decomposed
+        return torch.as_tensor(ops.quantize_per_tensor(states, *scale, self.low, self.high, self.kind))
+
     def _rounded(self, states: Tensor, scale: tuple[float, int]) -> Tensor:
         ops: Any = torch.ops.quantized_decomposed
-        steps = (*scale, self.low, self.high, self.kind)
-        return torch.as_tensor(ops.dequantize_per_tensor(ops.quantize_per_tensor(states, *steps), *steps))
+        steps = self.in_steps(states, scale)
+        return torch.as_tensor(ops.dequantize_per_tensor(steps, *scale, self.low, self.high, self.kind))
 
 
 def use_static_int8(wrapped: nn.Module, ranges: Ranges, numerics: Numerics) -> None:

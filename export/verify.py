@@ -13,6 +13,7 @@ import numpy as np
 from stillroom.artifact import Artifact
 from stillroom.export.targets import TARGETS, load_predictor, open_artifact
 from stillroom.numerics import Agreement, compare_logits
+from stillroom.observe import Batch
 from stillroom.progress import progress_bar
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens, padded_inputs, spread_rows
@@ -25,7 +26,7 @@ OTHER_INPUTS = {2: "with token_type_ids", 3: "without token_type_ids"}  # by how
 SAMPLING_CONFIDENCE = 0.99
 
 
-Batches = tuple[tuple[np.ndarray, ...], ...]  # a model's inputs, one inference each
+Batches = tuple[Batch, ...]  # one inference each
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stillroom.progress import progress_bar
-from stillroom.ranges import SeenValues
+from stillroom.ranges import RULES, LinearRanges, Ranges, SeenValues
 from stillroom.tokens import Tokens, padded_inputs, spread_rows
 
 if TYPE_CHECKING:
@@ -69,3 +69,19 @@ def seen_values(model: nn.Module, batches: Sequence[Batch]) -> dict[str, tuple[S
 
     watch(model, batches, look, "calibrate")
     return found
+
+
+def ranges_by(seen: dict[str, tuple[SeenValues, SeenValues]], before: str, after: str) -> Ranges:
+    """The ranges by one rule for inputs and one for outputs."""
+    return {
+        name: LinearRanges(RULES[before](given), RULES[after](result))
+        for name, (given, result) in seen.items()
+    }
+
+
+def answers(model: nn.Module, batches: Iterable[Batch]) -> np.ndarray:
+    """Logits of an ExportModel, float32 [rows, labels], batch after batch."""
+    import torch
+
+    with torch.inference_mode():
+        return np.concatenate([model(*map(torch.from_numpy, batch)).numpy() for batch in batches])

@@ -21,6 +21,7 @@ def sensitivity_of_run(folder: Path, rows: int) -> tuple[str, dict[str, Any]]:
     below 1 and a folder without a student.
     """
     from stillroom.benchmarks.plots import sensitivity_svg
+    from stillroom.export.calibration import simulated
     from stillroom.export.options import ExportOptions
     from stillroom.export.saturation import without_vnni
     from stillroom.export.sensitivity import sensitivities
@@ -36,9 +37,10 @@ def sensitivity_of_run(folder: Path, rows: int) -> tuple[str, dict[str, Any]]:
     task = load_student(student).task
     options = ExportOptions(calibration=calibration_rows(run, rows))
     batches = calibration_of(encode(run, student, task, "validation")[0], task.inputs, rows)
-    found = sensitivities(student, options, batches, Numerics())
+    model = simulated(student, options, Numerics())
+    found = sensitivities(model, batches)
     few = batches[: max(1, len(batches) * SATURATION_ROWS // rows)]
-    cut = without_vnni(student, options, few, Numerics())
+    cut = without_vnni(model, few)
     facts = {
         "rows": sum(len(batch[0]) for batch in batches),
         "groups": [asdict(one) for one in found],

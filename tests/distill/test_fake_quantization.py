@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -20,8 +21,6 @@ from stillroom.export.int8_embedding import Int8Embedding
 from stillroom.export.static_int8 import Numerics, use_static_int8
 from stillroom.observe import linear_maps, seen_values
 from stillroom.ranges import RULES, LinearRanges, Ranges
-
-transformers = pytest.importorskip("transformers")
 
 BATCH = (np.array([[2, 7, 9, 30, 3]]), np.ones((1, 5), dtype=np.int64))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stillroom.errors import UsageError
-from stillroom.export.calibration import measured_ranges, ranges_by
+from stillroom.export.calibration import measured_ranges
 from stillroom.export.encoder import ExportModel
 from stillroom.export.int8_embedding import Int8Embedding
 from stillroom.export.options import ExportOptions
@@ -27,7 +27,7 @@ from stillroom.export.static_int8 import (
     use_static_int8,
 )
 from stillroom.export.targets import export, load_predictor
-from stillroom.observe import calibration_of, linear_maps, seen_values
+from stillroom.observe import calibration_of, linear_maps, ranges_by, seen_values
 from stillroom.ranges import LinearRanges, ranges_to_dict
 from stillroom.step_data import encode_for
 from stillroom.student import load_model, load_student, save_student
@@ -121,6 +121,13 @@ def tokens_of(folder: Path, texts: tuple[str, ...]) -> Tokens:
     return encode_for(folder, load_student(folder).task, rows_of(texts))
 
 
+def static_graph(folder: Path, texts: tuple[str, ...], out: Path) -> Any:
+    """The ONNX graph of a folder in int8-static, its ranges those of the texts."""
+    calibration = calibration_of(tokens_of(folder, texts), load_student(folder).task.inputs)
+    made = export(folder, "onnx", "int8-static", out, ExportOptions(calibration=calibration))
+    return onnx.load(made.path).graph
+
+
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
 def test_the_simulation_is_what_onnxruntime_computes(
     family: str, model_folder: Callable[..., Path], texts: tuple[str, ...], tmp_path: Path
@@ -153,14 +160,14 @@ def test_the_simulation_is_what_onnxruntime_computes(
 def test_onnx_holds_integers_and_no_fp32_weight(
     model_folder: Callable[..., Path], texts: tuple[str, ...], tmp_path: Path
 ) -> None:
-    folder = model_folder("bert")
-    calibration = calibration_of(tokens_of(folder, texts), load_student(folder).task.inputs)
-    made = export(folder, "onnx", "int8-static", tmp_path / "made", ExportOptions(calibration=calibration))
-    graph = onnx.load(made.path).graph
+    graph = static_graph(model_folder("bert"), texts, tmp_path / "made")
     by_name = {value.name: value for value in graph.initializer}
     maps = [node for node in graph.node if node.op_type == "Gemm"]
     producers = {name: node for node in graph.node for name in node.output}
-    assert len(maps) == len(linear_maps(wrapped_of(folder))) and not producers.keys() & by_name.keys()
+    assert (
+        len(maps) == len(linear_maps(wrapped_of(model_folder("bert"))))
+        and not producers.keys() & by_name.keys()
+    )
     for node in maps:
         activation, weight, bias = (producers[name] for name in node.input)
         assert {activation.op_type, weight.op_type, bias.op_type} == {"DequantizeLinear"}
@@ -176,10 +183,7 @@ def test_the_residual_stream_is_not_rounded(
     model_folder: Callable[..., Path], texts: tuple[str, ...], tmp_path: Path
 ) -> None:
     """onnxruntime's own tool rounds every use of a tensor, also where it is only added on."""
-    folder = model_folder("bert")
-    calibration = calibration_of(tokens_of(folder, texts), load_student(folder).task.inputs)
-    made = export(folder, "onnx", "int8-static", tmp_path / "made", ExportOptions(calibration=calibration))
-    graph = onnx.load(made.path).graph
+    graph = static_graph(model_folder("bert"), texts, tmp_path / "made")
     rounded = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     sums = [node for node in graph.node if node.op_type == "Sum"]
     assert len(sums) >= 5 and not any(name in rounded for node in sums for name in node.input)
