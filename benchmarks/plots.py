@@ -71,7 +71,7 @@ _SETTINGS = {
 
 
 @contextlib.contextmanager
-def _drawing() -> Iterator[None]:
+def drawing() -> Iterator[None]:
     """matplotlib set up for our plots, and as it was before afterwards."""
     import matplotlib
 
@@ -93,14 +93,14 @@ def scatter_svg(results: dict[str, Any]) -> str:
     if not rows:
         raise UsageError("no row was timed: there is nothing to plot")
     points = [(row["size_bytes"] / 1e6, row["latency_ms"]["p50"]) for row in rows]
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(WIDTH_IN, 3.9), dpi=72, facecolor=LIGHT.paper)
         axes = figure.add_axes((0.09, 0.12, 0.88, 0.75), facecolor="none")
         axes.grid(True)
         axes.set_axisbelow(True)
-        axes.set_xlabel(f"size, MB{_scale(axes, 'x', [x for x, _ in points])}")
+        axes.set_xlabel(f"size, MB{scale_axis(axes, 'x', [x for x, _ in points])}")
         length = max(results["workload"]["lengths"])
-        title = f"median latency at {length} tokens, ms{_scale(axes, 'y', [y for _, y in points])}"
+        title = f"median latency at {length} tokens, ms{scale_axis(axes, 'y', [y for _, y in points])}"
         axes.set_title(title, loc="left", color=LIGHT.muted, pad=22)
         for row, (x, y) in zip(rows, points, strict=True):
             color = getattr(LIGHT, row["role"])
@@ -108,11 +108,11 @@ def scatter_svg(results: dict[str, Any]) -> str:
             axes.scatter([x], [y], s=70, facecolor=fill, edgecolor=color, linewidth=1.8, zorder=3)
         _legend(axes, rows)
         labels = [f"{_short(row['name'])}\n{100 * row['scores'][metric_of(results)]:.1f} %" for row in rows]
-        _place_labels(figure, axes, points, labels)
-        return _svg_text(figure, "scatter", "Size against median latency of each model and file")
+        place_labels(figure, axes, points, labels)
+        return svg_text(figure, "scatter", "Size against median latency of each model and file")
 
 
-def _scale(axes: Any, direction: str, values: list[float]) -> str:
+def scale_axis(axes: Any, direction: str, values: list[float]) -> str:
     """Scale one axis from 0, or by powers where small values would all be at 0; what to say of it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -148,7 +148,7 @@ def _legend(axes: Any, rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _place_labels(figure: Any, axes: Any, points: list[tuple[float, float]], labels: list[str]) -> None:
+def place_labels(figure: Any, axes: Any, points: list[tuple[float, float]], labels: list[str]) -> None:
     """Put each label at the nearest of several places where it covers no point and no other label."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.transforms import Bbox
@@ -218,14 +218,14 @@ def spread_svg(results: dict[str, Any]) -> str:
     if not rows:
         raise UsageError("no row was timed: there is nothing to plot")
     lengths = sorted({entry["length"] for row in rows for entry in row["by_length"]}, reverse=True)
-    with _drawing():
+    with drawing():
         layout = ConstrainedLayoutEngine(hspace=0.07)
         height_in = (0.25 * len(rows) + 0.55) * len(lengths)
         figure = Figure(figsize=(WIDTH_IN, height_in), dpi=72, layout=layout, facecolor=LIGHT.paper)
         panels: Any = figure.subplots(len(lengths), 1, squeeze=False)[:, 0]
         for axes, length in zip(panels, lengths, strict=True):
             _spread_panel(axes, rows, length)
-        return _svg_text(figure, "spread", "Spread of the latency samples of each row at each length")
+        return svg_text(figure, "spread", "Spread of the latency samples of each row at each length")
 
 
 def _spread_panel(axes: Any, rows: list[dict[str, Any]], length: int) -> None:
@@ -276,7 +276,7 @@ def sensitivity_svg(facts: dict[str, Any]) -> str:
 
     names = [row["group"] for row in facts["groups"]]
     errors = [row["mean_squared_error"] for row in facts["groups"]]
-    with _drawing():
+    with drawing():
         size_in = (WIDTH_IN, 0.22 * len(names) + 0.6)
         figure = Figure(size_in, dpi=72, layout=ConstrainedLayoutEngine(), facecolor=LIGHT.paper)
         axes: Any = figure.subplots()
@@ -284,10 +284,10 @@ def sensitivity_svg(facts: dict[str, Any]) -> str:
         colors = [LIGHT.student] * (len(names) - 1) + [LIGHT.teacher]
         axes.barh(range(len(names)), errors, height=0.6, color=colors)
         axes.set_xlabel("mean squared error")
-        return _svg_text(figure, "sensitivity", "Error of the logits with each part in 8 bits alone")
+        return svg_text(figure, "sensitivity", "Error of the logits with each part in 8 bits alone")
 
 
-def _svg_text(figure: Any, salt: str, description: str) -> str:
+def svg_text(figure: Any, salt: str, description: str) -> str:
     """The figure as one <svg> element: same input, same bytes; no prolog, no metadata, no fixed size."""
     import matplotlib
 

@@ -291,6 +291,16 @@ def artifact_of(folder: Path, manifest: dict[str, Any]) -> Artifact:
     return Artifact(folder=folder, **{**entry, **read})
 
 
+def artifact_at(folder: Path) -> Artifact:
+    """The checked model file of an artifact folder or a bundle.
+
+    Raises UsageError when anything in it does not fit, or it is neither.
+    """
+    if (folder / "artifact.json").is_file():
+        return load_artifact(folder)
+    return artifact_of(folder, check_bundle(folder))
+
+
 def _golden_of(entry: Any, task: TaskSpec) -> dict[str, Any]:
     """Check the form of one golden vector read from a file. Raises CheckFailed."""
     logits = entry.get("logits") if isinstance(entry, dict) else None

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = {"stillroom": "src/stillroom", "stillroom.distill": "distill", "stillroom.export": "export",
          "stillroom.benchmarks": "benchmarks"}  # fmt: skip
 # These put the rooms together; everything else in the core knows of none of them.
-ENTRIES = ("__init__", "__main__", "cli", "cli_fill_mask", "doctor", "pipeline", "step_*")
+ENTRIES = ("__init__", "__main__", "cli", "cli_*", "doctor", "pipeline", "step_*")
 HEAVY = ("torch", "transformers", "onnxruntime", "onnxruntime_extensions", "onnx", "onnxscript", "onnx_ir",
          "tokenizers", "safetensors", "accelerate", "pyarrow", "matplotlib", "sklearn", "huggingface_hub",
          "datasets")  # fmt: skip

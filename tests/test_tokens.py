@@ -28,6 +28,7 @@ from stillroom.tokens import (
     load_tokenizer,
     pad_id_of,
     padded_inputs,
+    some_rows,
     tokenizer_from_json,
     without_labels,
 )
@@ -163,6 +164,16 @@ def test_labels_forgotten_and_rows_joined(tiny_bert: Path, kind: str) -> None:
         joined(first, replace(second, pad_id=0))
     with pytest.raises(ValueError, match="different tokenizers or tasks"):
         joined(first, replace(second, labels=np.zeros((2, 7), dtype=np.float32)))
+
+
+@given(st.lists(st.integers(0, 4)))
+def test_some_rows_are_those_rows(tiny_bert: Path, chosen: list[int]) -> None:
+    rows = [row(text) for text in ("great food", "awful", "what a lovely room", "so so", "it is")]
+    tokens = encode_rows(load_tokenizer(tiny_bert, 16), rows, task_of(16), pad_id=0)
+    found = some_rows(tokens, np.array(chosen, dtype=np.int64))
+    wanted = encode_rows(load_tokenizer(tiny_bert, 16), [rows[at] for at in chosen], task_of(16), pad_id=0)
+    for field in ("ids", "type_ids", "offsets", "labels"):
+        assert getattr(found, field).tolist() == getattr(wanted, field).tolist()
 
 
 def test_no_rows(tiny_bert: Path) -> None:

@@ -161,57 +161,9 @@ def teach_verb(options: argparse.Namespace) -> Answer:
 
 
 def export_verb(options: argparse.Namespace) -> Answer:
-    from stillroom.export.lint import in_words, lint
-    from stillroom.export.options import ExportOptions
-    from stillroom.export.targets import export, split_name
+    from stillroom.cli_export import export_model
 
-    target, scheme = split_name(options.format)
-    wanted = ExportOptions(
-        lengths=tuple(options.length),
-        ios=options.ios,
-        author=options.author,
-        license=options.license,
-        text_input=options.text_input,
-        calibration=_calibration(options),
-        ranges=options.ranges,
-        keep=tuple(options.keep),
-        portable=options.portable,
-    )
-    artifact = export(options.model, target, scheme, options.out, wanted)
-    findings = lint(artifact, options.library)
-    facts = {**asdict(artifact), "folder": str(artifact.folder), "lint": [asdict(one) for one in findings]}
-    lines = [
-        f"{artifact.path}   {artifact.size_bytes / 1e6:.1f} MB   inputs {', '.join(artifact.task.inputs)}",
-        *([_text_input_line(artifact.folder, artifact.size_bytes)] if options.text_input else []),
-        *([artifact.proof] if artifact.proof != "run" else []),
-        "not compared with its source yet: stillroom run, or stillroom verify RUN, does that",
-        "on a phone:" if findings else "on a phone: nothing found that would hurt",
-        *([in_words(findings)] if findings else []),
-    ]
-    return "\n".join(lines), facts
-
-
-def _text_input_line(folder: Path, without_bytes: int) -> str:
-    from stillroom.export.text_input import FILE
-
-    size_bytes = (folder / FILE).stat().st_size
-    return (
-        f"{folder / FILE}   {size_bytes / 1e6:.1f} MB, {(size_bytes - without_bytes) / 1e6:.2f} of them the "
-        "tokenizer; the same answers to the golden texts; needs onnxruntime-extensions in the app"
-    )
-
-
-def _calibration(options: argparse.Namespace) -> Any:
-    if options.calibration is None:
-        return ()
-    from stillroom.observe import calibration_of
-    from stillroom.step_data import encode_for
-    from stillroom.student import load_student
-    from stillroom.text import Columns, read_rows
-
-    task = load_student(options.model).task
-    rows = read_rows(options.calibration, Columns(options.text_column, "", options.pair_column))
-    return calibration_of(encode_for(options.model, task, rows), task.inputs, options.calibration_rows)
+    return export_model(options)
 
 
 def verify_verb(options: argparse.Namespace) -> Answer:
@@ -227,6 +179,12 @@ def sensitivity_verb(options: argparse.Namespace) -> Answer:
     from stillroom.step_sensitivity import sensitivity_of_run
 
     return sensitivity_of_run(options.run, options.rows)
+
+
+def search_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.cli_export import search_files
+
+    return search_files(options)
 
 
 def bench_verb(options: argparse.Namespace) -> Answer:
@@ -327,6 +285,12 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
         "Show which part of a run's student suffers most from 8 bits.",
         "stillroom sensitivity runs/demo",
         cli_options.sensitivity_options,
+    ),
+    "search": (
+        search_verb,
+        "Find the one file of a run's student that holds a budget of size, latency, memory and accuracy.",
+        "stillroom search runs/demo --max-size-mb 12 --max-p90-ms 15 --min-retention 0.99",
+        cli_options.search_options,
     ),
     "bench": (
         bench_verb,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stillroom.scheme import RANGE_RULES
+from stillroom.scheme import PREFERENCES, RANGE_RULES
 
 
 def run_options(verb: argparse.ArgumentParser) -> None:
@@ -128,6 +128,29 @@ def verify_options(verb: argparse.ArgumentParser) -> None:
 def sensitivity_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("run", type=Path, help="a run folder")
     verb.add_argument("--rows", type=int, default=512, help="to answer, at most (default: %(default)s)")
+
+
+def search_options(verb: argparse.ArgumentParser) -> None:
+    option = verb.add_argument
+    option("run", type=Path, help="a finished run folder")
+    option("--targets", default="onnx", metavar="A,B", help="formats that may win (default: %(default)s)")
+    option("--max-size-mb", type=float, metavar="MB", help="of the file; 1 MB is 1,000,000 bytes")
+    option("--max-p90-ms", type=float, metavar="MS", help="nine of ten answers, at the longest input")
+    option("--max-rss-mb", type=float, metavar="MB", help="memory that the file adds to a process at most")
+    option("--min-retention", type=float, metavar="SHARE", help="of the fp32 student's score, as 0.99")
+    option("--max-flips", type=float, metavar="SHARE", help="of the fp32 student's labels, as 0.01")
+    option(
+        "--prefer", choices=PREFERENCES, default="size",
+        help="which is best of those that hold all limits (default: %(default)s)",
+    )  # fmt: skip
+    option(
+        "--layers", type=int, action="append", default=[], metavar="N",
+        help="also train a student of so many layers; repeatable (minutes each)",
+    )  # fmt: skip
+    option("--minutes", type=float, default=10, help="begin nothing after this (default: %(default)s)")
+    option("--rows", type=int, default=2000, help="validation rows to judge on (default: %(default)s)")
+    option("--seed", type=int, default=0, help="of the draw of these rows (default: %(default)s)")
+    option("--fresh", action="store_true", help="forget what an earlier search of this run measured")
 
 
 def bench_options(verb: argparse.ArgumentParser) -> None:

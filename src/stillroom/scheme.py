@@ -64,3 +64,6 @@ SCHEMES = {
 
 # How a static scheme may cut the ranges of its activations (ranges.py); best: see export/options.py.
 RANGE_RULES = ("best", "minmax", "moving-average", "percentile", "entropy", "mse")
+
+# What may be small in the one that wins a search (export/search.py).
+PREFERENCES = ("size", "speed", "agreement")

@@ -37,7 +37,9 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         facts: dict[str, Any] = {}
-        calibration = calibration_rows(run, recipe.export.calibration_rows) if static else ()
+        calibration = (
+            calibration_rows(run, run.folder / "student", recipe.export.calibration_rows) if static else ()
+        )
         with (
             staged_folder(run.folder / "artifacts") as partial,
             progress_bar(len(sources), "export", "file") as bar,
@@ -77,15 +79,14 @@ def export_files(
     return facts
 
 
-def calibration_rows(run: Run, rows: int) -> Any:
-    """Training rows of the run as the student's inputs: what static schemes measure their ranges on.
+def calibration_rows(run: Run, folder: Path, rows: int) -> Any:
+    """Training rows of the run as a student folder's inputs: what static schemes measure their ranges on.
 
     None for a student that has learned its ranges in training.
     """
     from stillroom.observe import calibration_of
     from stillroom.student import load_student
 
-    folder = run.folder / "student"
     student = load_student(folder)
     task = student.task
     if student.lineage.get("ranges"):

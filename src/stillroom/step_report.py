@@ -209,25 +209,21 @@ def bench_folders(
 
     Raises UsageError for a folder that is none of these, or a length beyond what a model reads.
     """
-    from stillroom.artifact import load_artifact
     from stillroom.benchmarks.machine import describe_machine
     from stillroom.benchmarks.measure import Subject, measure, percentiles
     from stillroom.benchmarks.workload import Workload
-    from stillroom.export.bundle import artifact_of, check_bundle
+    from stillroom.export.bundle import artifact_at
     from stillroom.export.targets import TARGETS
     from stillroom.student import load_student
 
     subjects, longest = [], []
     for folder in folders:
-        if (folder / "artifact.json").is_file():
-            artifact = load_artifact(folder)
-        elif (folder / "manifest.json").is_file():
-            artifact = artifact_of(folder, check_bundle(folder))
-        else:
+        if not any((folder / name).is_file() for name in ("artifact.json", "manifest.json")):
             task = load_student(folder).task
             subjects.append(Subject(str(folder), "torch", str(folder), task.inputs))
             longest.append(task.max_length)
             continue
+        artifact = artifact_at(folder)
         if (proof := TARGETS[artifact.target].proof) != "run":
             raise UsageError(f"{folder}: {proof}; there is no time to take")
         subjects.append(

@@ -35,7 +35,7 @@ def sensitivity_of_run(folder: Path, rows: int) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"--rows {rows}: expected 1 or more")
     run, student = Run(folder), folder / "student"
     task = load_student(student).task
-    options = ExportOptions(calibration=calibration_rows(run, rows))
+    options = ExportOptions(calibration=calibration_rows(run, student, rows))
     batches = calibration_of(encode(run, student, task, "validation")[0], task.inputs, rows)
     model = simulated(student, options, Numerics())
     found = sensitivities(model, batches)

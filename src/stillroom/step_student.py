@@ -86,7 +86,7 @@ def student_step(
         everything, first = (*rows, *transfer), teachers[0]
         if start_source is None:
             pieces = _tokenizer_of(first)
-            start = _cut(recipe, models[0], pieces, first.task, everything, np.unique(seen[0].ids))
+            start = cut_vocabulary(recipe, models[0], pieces, first.task, everything, np.unique(seen[0].ids))
         else:
             start = _pretrained(recipe, start_source, first.task, everything)
         if start_source is None and not isinstance(recipe.student.vocabulary, int):
@@ -213,10 +213,12 @@ def _pretrained(recipe: Recipe, source: Path, task: TaskSpec, rows: Sequence[Row
     for note in opened.notes:
         say(f"  {note}")
     model, nothing = start_model(opened, recipe.seed), np.empty(0, dtype=np.int64)
-    return _cut(recipe, model, opened.tokenizer_json, opened.task, rows, nothing, new_head=not opened.trained)
+    return cut_vocabulary(
+        recipe, model, opened.tokenizer_json, opened.task, rows, nothing, new_head=not opened.trained
+    )
 
 
-def _cut(
+def cut_vocabulary(
     recipe: Recipe,
     model: Any,
     tokenizer_json: str,

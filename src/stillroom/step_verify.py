@@ -46,11 +46,12 @@ def verify_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
 
 def verify_artifacts(
-    run: Run, sources: dict[str, str], threads: int = VERIFY_THREADS
+    run: Run, sources: dict[str, str], threads: int = VERIFY_THREADS, artifacts: Path | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Compare artifacts with the model folders they were made from; "failure" is "" when one holds.
 
-    sources: artifact name -> model folder in the run. One that nothing here can open has no cases.
+    sources: artifact name -> model folder in the run. artifacts: where they lie, if not in the run's own
+    folder of them. One that nothing here can open has no cases.
     """
     from stillroom.artifact import load_artifact
     from stillroom.export.targets import TARGETS, opens_here
@@ -65,12 +66,13 @@ def verify_artifacts(
             folder = run.folder / source
             tokens, texts = encode(run, folder, task, "test")
             whole = load_student(folder).task.max_length == task.max_length
-            known = np.load(folder / "test_logits.npy", allow_pickle=False) if whole else None
+            saved = folder / "test_logits.npy"
+            known = np.load(saved, allow_pickle=False) if whole and saved.is_file() else None
             made[key] = feedings(folder, task, tokens, texts, known), tokens.labels
         return made[key]
 
     for name, source in sources.items():
-        artifact = load_artifact(run.folder / "artifacts" / name)
+        artifact = load_artifact((artifacts or run.folder / "artifacts") / name)
         proof = TARGETS[artifact.target].proof
         if not opens_here(artifact.target):
             yield name, {"proof": proof, "cases": [], "failure": ""}

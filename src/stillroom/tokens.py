@@ -159,6 +159,19 @@ def first_rows(tokens: Tokens, count: int) -> Tokens:
     )
 
 
+def some_rows(tokens: Tokens, rows: np.ndarray) -> Tokens:
+    """These rows, in this order."""
+    at = [np.arange(tokens.offsets[row], tokens.offsets[row + 1]) for row in rows]
+    flat = np.concatenate([np.empty(0, dtype=np.int64), *at])
+    return replace(
+        tokens,
+        ids=tokens.ids[flat],
+        type_ids=tokens.type_ids[flat],
+        offsets=offsets_of(tokens.lengths[rows]),
+        labels=tokens.labels[rows],
+    )
+
+
 def joined(tokens: Tokens, more: Tokens) -> Tokens:
     """The rows of tokens, then those of more. Both are of one tokenizer and one task."""
     if tokens.pad_id != more.pad_id or tokens.labels.shape[1:] != more.labels.shape[1:]:
