@@ -39,7 +39,7 @@ from stillroom.tokens import encode_one, load_tokenizer, pad_id_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)  # phones have at most four big cores
 
 
@@ -143,6 +143,8 @@ def write_bundle(name: str, artifact_folder: Path, model_folder: Path, out: Path
                     "differs": artifact.differs,
                     "tool_versions": artifact.tool_versions,
                     "tolerance": artifact.tolerance,
+                    "portable": artifact.portable,
+                    "portable_evidence": artifact.portable_evidence,
                 }
             ],
             "golden": {

@@ -48,11 +48,12 @@ def ranges_for(
 ) -> Ranges:
     """Ranges of the linear maps of an ExportModel, which wraps the model of a source.
 
-    Those measured on options.calibration, or without it those the source has learned in training; none for
-    what options.keep. Raises UsageError when there are neither, and for a group that is not there.
+    Those measured on options.calibration; without it, or where they are preferred, those the source has
+    learned in training; none for what options.keep.
+    Raises UsageError when there are neither, and for a group that is not there.
     """
     learned = source.lineage.get("ranges")
-    if options.calibration or not learned:
+    if not learned or (options.calibration and not options.prefer_learned):
         return without_groups(wrapped, measured_ranges(wrapped, options, numerics), options.keep)
     by_name, names = ranges_from_dict(learned), {id(module): name for name, module in model.named_modules()}
     wanted = {name: names[id(module)] for name, module in linear_maps(wrapped).items()}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from stillroom.export.encoder import Attention, ExportModel
     from stillroom.export.options import ExportOptions
+    from stillroom.export.portable import Portable
     from stillroom.export.targets import Predict
     from stillroom.task import TaskSpec
 
@@ -44,10 +45,10 @@ def convert(
     out: Path,
     options: ExportOptions,
     attention: Attention = native_attention,
-) -> None:
+) -> Portable | None:
     """Write out/model.onnx for any batch, and any length or the one options say; config and tokenizer too.
 
-    Raises UsageError for a scheme it does not know.
+    Returns what calibration text has shown of int8 without VNNI. Raises UsageError for an unknown scheme.
     """
     require("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
     from stillroom.export.encoder import ExportModel
@@ -59,23 +60,31 @@ def convert(
     model = load_model(model_folder)
     wrapped = ExportModel(model, task.inputs, task.max_length, attention, options.shorten)
     write_hugging_face_files(model_folder, task, out)
-    if scheme == "int8-static":
+    evidence, ranges = None, None
+    if scheme.startswith("int8"):
         from stillroom.export.calibration import ranges_for
         from stillroom.export.int8_embedding import Int8Embedding
+        from stillroom.export.portable import by_emulation
         from stillroom.export.static_int8 import PORTABLE_STEPS, Numerics, use_static_int8
 
-        numerics = Numerics(weight_steps=PORTABLE_STEPS if options.portable else 127, flat=True)
+        steps = PORTABLE_STEPS if options.portable else 127
+        numerics = Numerics(options.signed and scheme == "int8-static", weight_steps=steps, flat=True)
         computable = ExportModel(model, task.inputs, task.max_length, shorten=options.shorten)
-        ranges = ranges_for(load_student(model_folder), model, computable, options, numerics)
+        if scheme == "int8-static":
+            ranges = ranges_for(load_student(model_folder), model, computable, options, numerics)
+        if options.calibration and not (options.portable or numerics.signed):
+            evidence = by_emulation(computable, ranges, numerics, task.kind, options.calibration)
+    if ranges is not None:
         use_static_int8(wrapped, ranges, numerics)
         wrapped.words = Int8Embedding(wrapped.words.weight)
     if scheme not in QUANTIZE:
         _export_graph(wrapped, task, out / FILE, options.lengths)
-        return
+        return evidence
     fp32 = out / "fp32.onnx"
     _export_graph(wrapped, task, fp32, options.lengths)
     QUANTIZE[scheme](fp32, out / FILE, options)
     fp32.unlink()
+    return evidence
 
 
 def _export_graph(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tuple[int, ...]) -> None:

@@ -15,8 +15,10 @@ class ExportOptions:
 
     calibration: real text as the model's inputs, int64 [rows, tokens] each, without padding, for static
     schemes. ranges: the rule of scheme.RANGE_RULES by which these take their ranges from it; "best": the
-    one whose answers differ least. keep: groups (sensitivity.py) that they leave in fp32.
-    portable: 7-bit weights in ONNX int8, whose products no CPU cuts off (saturation.py).
+    one whose answers differ least. prefer_learned: take those that the source has learned in training
+    instead, where it has. keep: groups (sensitivity.py) that they leave in fp32. signed: int8-static of ONNX
+    has int8 activations, not uint8. portable: 7-bit weights in ONNX int8, whose products no CPU cuts off
+    (saturation.py).
     text_input: also write a file that takes a text, ONNX only (text_input.py). shorten: compute the last
     layer for the first token only; False as other exporters do.
     """
@@ -29,5 +31,7 @@ class ExportOptions:
     shorten: bool = True
     calibration: tuple[Batch, ...] = ()
     ranges: str = "best"
+    prefer_learned: bool = False
     keep: tuple[str, ...] = ()
+    signed: bool = False
     portable: bool = False

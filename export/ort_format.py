@@ -15,6 +15,7 @@ from stillroom.extras import require
 
 if TYPE_CHECKING:
     from stillroom.export.options import ExportOptions
+    from stillroom.export.portable import Portable
     from stillroom.export.targets import Predict
     from stillroom.task import TaskSpec
 
@@ -22,15 +23,17 @@ FILE = "model.ort"
 OPERATORS_FILE = "required_operators.config"
 
 
-def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options: ExportOptions) -> None:
-    """Write out/model.ort and out/required_operators.config. Raises UsageError for an unknown scheme."""
+def convert(
+    model_folder: Path, task: TaskSpec, scheme: str, out: Path, options: ExportOptions
+) -> Portable | None:
+    """Write out/model.ort and out/required_operators.config; as onnx_graph.convert otherwise."""
     require("onnxruntime")
     import onnxruntime
     from onnxruntime.tools.ort_format_model import create_config_from_models
 
     with tempfile.TemporaryDirectory() as scratch:
         source, operators = Path(scratch) / onnx_graph.FILE, Path(scratch) / OPERATORS_FILE
-        onnx_graph.convert(model_folder, task, scheme, Path(scratch), options)
+        evidence = onnx_graph.convert(model_folder, task, scheme, Path(scratch), options)
         settings = onnxruntime.SessionOptions()
         # One more level, layouts, would suit this CPU alone and unpack fp16 weights to fp32.
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -42,6 +45,7 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
         lines = operators.read_text("utf-8").splitlines(keepends=True)
         own = "".join(line for line in lines if not line.startswith("#"))  # the rest names a scratch folder
         (out / OPERATORS_FILE).write_text(own, "utf-8")
+    return evidence
 
 
 def load(folder: Path, threads: int) -> Predict:

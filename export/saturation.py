@@ -8,21 +8,21 @@ PMADDUBSW). With VNNI, and on ARM, sums are made in 32 bits. Weights of at most 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stillroom.numerics import Agreement, compare_logits
-from stillroom.observe import Batch, answers, linear_maps
+from stillroom.observe import Batch, answers, ranges_by, seen_values
 from stillroom.progress import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stillroom.export.calibration import Simulated
-    from stillroom.export.static_int8 import StaticLinear
+    from stillroom.export.static_int8 import Numerics, StaticLinear
+    from stillroom.ranges import Ranges
 
 LEAST, MOST = -(2**15), 2**15 - 1
 
@@ -47,26 +47,37 @@ def cut_off(activations: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, i
     wide, rows = activations.astype(np.float32), weights.astype(np.float32)
     lost = np.zeros((len(wide), len(rows)), dtype=np.int32)
     cut = np.zeros(lost.shape, dtype=bool)
+    most = wide.max(axis=0, initial=0)
     for at in range(0, wide.shape[1] - 1, 2):
-        # Exact in fp32: a pair is below 2**16. A product is worth looking at only where it can be too large.
-        pairs = np.outer(wide[:, at], rows[:, at]) + np.outer(wide[:, at + 1], rows[:, at + 1])
-        if pairs.max(initial=0) > MOST or pairs.min(initial=0) < LEAST:
+        # Exact in fp32: a pair is below 2**16. Only outputs whose weights can make it too large are computed.
+        near = rows[:, at : at + 2]
+        high, low = (side @ most[at : at + 2] for side in (np.maximum(near, 0), np.minimum(near, 0)))
+        columns = np.flatnonzero((high > MOST) | (low < LEAST))
+        if len(columns):
+            pairs = wide[:, at : at + 2] @ near[columns].T
             beyond = pairs - np.clip(pairs, LEAST, MOST)
-            lost += beyond.astype(np.int32)
-            cut |= beyond != 0
+            lost[:, columns] += beyond.astype(np.int32)
+            cut[:, columns] |= beyond != 0
     return lost, int(cut.sum())
 
 
-def without_vnni(model: Simulated, batches: Sequence[Batch]) -> Saturation:
-    """Answers of a model in static int8 to batches, by saturating kernels and by exact ones.
+def without_vnni(
+    wrapped: Any,
+    ranges_of: Callable[[Batch], Ranges],
+    numerics: Numerics,
+    kind: str,
+    batches: Sequence[Batch],
+) -> Saturation:
+    """Answers of an ExportModel in 8 bits to batches, by saturating kernels and by exact ones.
 
-    model: with unsigned activations, as onnxruntime has on x86.
+    ranges_of: the same for every batch, or the batch's own, as a dynamic scheme has them (own_ranges).
+    numerics: with unsigned activations, as onnxruntime has on x86. kind: of task.
     """
     import torch
 
-    from stillroom.export.static_int8 import in_static_int8
+    from stillroom.export import static_int8
 
-    wrapped, names, counts = model.wrapped, list(linear_maps(model.wrapped)), [0, 0]
+    counts, wanted, got = [0, 0], [], []
 
     def saturate(static: StaticLinear, given: tuple[Tensor, ...], exact: Tensor) -> Tensor:
         states = given[0].reshape(-1, given[0].shape[-1])
@@ -75,17 +86,18 @@ def without_vnni(model: Simulated, batches: Sequence[Batch]) -> Saturation:
         counts[1] += cut
         return exact - (torch.from_numpy(lost) * static.scales * static.input[0]).reshape(exact.shape)
 
-    def ticked() -> Iterator[Batch]:
+    with progress_bar(len(batches), "without VNNI", "batch") as bar:
         for batch in batches:
-            yield batch
+            with static_int8.in_static_int8(wrapped, ranges_of(batch), numerics):
+                wanted.append(answers(wrapped, [batch]))
+                for module in wrapped.modules():
+                    if isinstance(module, static_int8.StaticLinear):
+                        module.register_forward_hook(saturate)
+                got.append(answers(wrapped, [batch]))
             bar.update(1)
+    return Saturation(counts[0], counts[1], compare_logits(np.concatenate(wanted), np.concatenate(got), kind))
 
-    with (
-        in_static_int8(wrapped, model.ranges, model.numerics),
-        progress_bar(2 * len(batches), "without VNNI", "batch") as bar,
-    ):
-        wanted = answers(wrapped, ticked())
-        for name in names:
-            wrapped.get_submodule(name).register_forward_hook(saturate)
-        got = answers(wrapped, ticked())
-    return Saturation(counts[0], counts[1], compare_logits(wanted, got, model.kind))
+
+def own_ranges(wrapped: Any) -> Callable[[Batch], Ranges]:
+    """The ranges of each batch by itself, nothing cut off: how a dynamic scheme rounds."""
+    return lambda batch: ranges_by(seen_values(wrapped, [batch], description=""), "minmax", "minmax")

@@ -21,6 +21,7 @@ from stillroom.export import (
     torchscript,
 )
 from stillroom.export.options import ExportOptions
+from stillroom.export.portable import Portable, by_construction
 from stillroom.files import require_replaceable, sha256_of, size_of, staged_folder
 from stillroom.model_folder import check_model_folder
 from stillroom.quiet import quiet
@@ -35,8 +36,9 @@ class Predict(Protocol):
     def __call__(self, *inputs: np.ndarray) -> np.ndarray: ...
 
 
-# Write the converted model of a folder, for a task and in a scheme, into a folder.
-Convert = Callable[[Path, TaskSpec, str, Path, ExportOptions], None]
+# Write the converted model of a folder, for a task and in a scheme, into a folder; None, or what was seen of
+# how it answers on other CPUs.
+Convert = Callable[[Path, TaskSpec, str, Path, ExportOptions], Portable | None]
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,8 @@ def export(
     shapes = check_model_folder(model).tensors
     with staged_folder(out) as partial:
         with quiet():
-            row.convert(model, task, scheme, partial, options)
+            seen = row.convert(model, task, scheme, partial, options)
+        portable = asdict(seen or by_construction(target, scheme, options))
         artifact = Artifact(
             folder=partial,
             file=row.file,
@@ -199,6 +202,8 @@ def export(
             differs=row.differs,
             tool_versions=row.tool_versions(),
             tolerance=asdict(SCHEMES[scheme].tolerance),
+            portable=portable.pop("portable"),
+            portable_evidence=portable,
         )
         save_artifact(artifact)
         if options.text_input:

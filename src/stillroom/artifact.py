@@ -10,7 +10,7 @@ from stillroom.errors import UsageError
 from stillroom.files import read_json, safe_join, sha256_of, size_of, write_json
 from stillroom.task import TaskSpec, task_from_dict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Artifact:
     input may have; empty for any up to the task's max_length; a shorter input is padded to the next.
     tolerance: the bounds it must hold against its source. proof: how its answers are computed here ("run",
     or in whose stead). differs: why a second export has other bytes, "" when it has the same.
+    portable: no CPU cuts off its sums of 8-bit products. portable_evidence: why that is known; see
+    export/portable.py.
     """
 
     folder: Path
@@ -37,6 +39,8 @@ class Artifact:
     differs: str
     tool_versions: dict[str, str]
     tolerance: dict[str, float]
+    portable: bool
+    portable_evidence: dict[str, Any]
 
     @property
     def path(self) -> Path:

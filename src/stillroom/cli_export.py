@@ -12,11 +12,13 @@ from stillroom.cli import Answer
 
 def export_model(options: argparse.Namespace) -> Answer:
     """Convert one model folder. Raises UsageError."""
+    from stillroom.devices import ANYWHERE, DEVICES
     from stillroom.export.lint import in_words, lint
     from stillroom.export.options import ExportOptions
     from stillroom.export.targets import export, split_name
 
-    target, scheme = split_name(options.format)
+    device = DEVICES.get(options.device, ANYWHERE)
+    target, scheme = split_name(options.format or device.format)
     wanted = ExportOptions(
         lengths=tuple(options.length),
         ios=options.ios,
@@ -26,7 +28,8 @@ def export_model(options: argparse.Namespace) -> Answer:
         calibration=_calibration(options),
         ranges=options.ranges,
         keep=tuple(options.keep),
-        portable=options.portable,
+        portable=options.portable or device.portable,
+        signed=device.signed,
     )
     artifact = export(options.model, target, scheme, options.out, wanted)
     findings = lint(artifact, options.library)
@@ -35,6 +38,7 @@ def export_model(options: argparse.Namespace) -> Answer:
         f"{artifact.path}   {artifact.size_bytes / 1e6:.1f} MB   inputs {', '.join(artifact.task.inputs)}",
         *([_text_input_line(artifact.folder, artifact.size_bytes)] if options.text_input else []),
         *([artifact.proof] if artifact.proof != "run" else []),
+        f"{'' if artifact.portable else 'not '}the same on every CPU: {artifact.portable_evidence['reason']}",
         "not compared with its source yet: stillroom run, or stillroom verify RUN, does that",
         "on a phone:" if findings else "on a phone: nothing found that would hurt",
         *([in_words(findings)] if findings else []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from stillroom.devices import DEVICES
 from stillroom.scheme import PREFERENCES, RANGE_RULES
 
 
@@ -77,7 +78,11 @@ def distill_options(verb: argparse.ArgumentParser) -> None:
 def export_options(verb: argparse.ArgumentParser) -> None:
     option = verb.add_argument
     option("model", type=Path, help="a Hugging Face model folder with a classification head")
-    option("--format", default="onnx-int8-dynamic", help="see stillroom doctor (default: %(default)s)")
+    option("--format", help="see stillroom doctor (default: onnx-int8-dynamic, for ios coreml-int8-weights)")
+    option(
+        "--for", dest="device", choices=DEVICES,
+        help="numerics that suit where it will run (docs/formats.md); options given here win",
+    )  # fmt: skip
     option("--out", type=Path, required=True, help="folder to write; an artifact there is replaced")
     option(
         "--length", type=int, action="append", default=[], metavar="TOKENS",

@@ -41,7 +41,10 @@ def linear_maps(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def watch(model: nn.Module, batches: Sequence[Batch], look: Look, description: str) -> None:
-    """Run batches through a model and show each of its linear maps' input and output to look."""
+    """Run batches through a model and show each of its linear maps' input and output to look.
+
+    description: of the progress bar, "" for none.
+    """
     import torch
 
     hooks = [
@@ -58,7 +61,9 @@ def watch(model: nn.Module, batches: Sequence[Batch], look: Look, description: s
             hook.remove()
 
 
-def seen_values(model: nn.Module, batches: Sequence[Batch]) -> dict[str, tuple[SeenValues, SeenValues]]:
+def seen_values(
+    model: nn.Module, batches: Sequence[Batch], description: str = "calibrate"
+) -> dict[str, tuple[SeenValues, SeenValues]]:
     """What goes into each linear map and what comes out, over all batches."""
     found: dict[str, tuple[SeenValues, SeenValues]] = {}
 
@@ -67,7 +72,7 @@ def seen_values(model: nn.Module, batches: Sequence[Batch]) -> dict[str, tuple[S
         before.add(given.numpy())
         after.add(result.numpy())
 
-    watch(model, batches, look, "calibrate")
+    watch(model, batches, look, description)
     return found
 
 

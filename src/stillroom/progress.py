@@ -11,7 +11,10 @@ from stillroom.processes import is_first
 
 
 def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
-    """A bar that shows time left; in a log file it prints at most a line every ten seconds."""
+    """A bar that shows time left; in a log file it prints at most a line every ten seconds.
+
+    description: "" for no bar.
+    """
     interactive = sys.stderr.isatty()
     return tqdm(
         total=total,
@@ -21,7 +24,7 @@ def progress_bar(total: int, description: str, unit: str) -> tqdm[Any]:
         dynamic_ncols=interactive,
         mininterval=0.2 if interactive else 10.0,
         leave=True,
-        disable=not is_first(),
+        disable=not description or not is_first(),
     )
 
 

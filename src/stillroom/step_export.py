@@ -33,13 +33,9 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
     for name, source in sources.items():
         of_target.setdefault(split_name(name.removeprefix("teacher-"))[0], {})[name] = source
 
-    static = any("static" in name for name in sources)
-
     def work() -> dict[str, Any]:
         facts: dict[str, Any] = {}
-        calibration = (
-            calibration_rows(run, run.folder / "student", recipe.export.calibration_rows) if static else ()
-        )
+        calibration = calibration_rows(run, run.folder / "student", recipe.export.calibration_rows)
         with (
             staged_folder(run.folder / "artifacts") as partial,
             progress_bar(len(sources), "export", "file") as bar,
@@ -53,7 +49,7 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
     made_from = {
         "artifacts": list(recipe.export.artifacts),
-        **({"calibration": [recipe.export.calibration_rows, recipe.export.ranges]} if static else {}),
+        "calibration": [recipe.export.calibration_rows, recipe.export.ranges],
         "schema_version": SCHEMA_VERSION,  # files of an older one are made again
         **recorded(run, "teacher", "student"),
     }
@@ -70,7 +66,9 @@ def export_files(
     facts = {}
     for name, source in sources.items():
         target, scheme = split_name(name.removeprefix("teacher-"))
-        options = ExportOptions(shorten=source == "student", calibration=calibration, ranges=ranges)
+        options = ExportOptions(
+            shorten=source == "student", calibration=calibration, ranges=ranges, prefer_learned=True
+        )
         made = export(run / source, target, scheme, out / name, options)
         facts[name] = {
             "target": target, "scheme": scheme, "source": source, "parameters": made.parameters,
@@ -80,17 +78,11 @@ def export_files(
 
 
 def calibration_rows(run: Run, folder: Path, rows: int) -> Any:
-    """Training rows of the run as a student folder's inputs: what static schemes measure their ranges on.
-
-    None for a student that has learned its ranges in training.
-    """
+    """Training rows of the run as a student folder's inputs: what int8 is measured on."""
     from stillroom.observe import calibration_of
     from stillroom.student import load_student
 
-    student = load_student(folder)
-    task = student.task
-    if student.lineage.get("ranges"):
-        return ()
+    task = load_student(folder).task
     return calibration_of(encode(run, folder, task, "train")[0], task.inputs, rows)
 
 

@@ -119,7 +119,7 @@ def _sensitive(search: Search) -> list[str]:
 
     folder = search.run.folder / "student"
     calibration = calibration_rows(search.run, folder, search.recipe.export.calibration_rows)
-    model = simulated(folder, ExportOptions(calibration=calibration), Numerics())
+    model = simulated(folder, ExportOptions(calibration=calibration, prefer_learned=True), Numerics())
     judged = calibration_rows(search.run, folder, SENSITIVITY_ROWS)
     found = sensitivities(model, judged)
     found.sort(key=lambda one: -one.mean_squared_error)
@@ -215,7 +215,9 @@ def make(search: Search, folder: Path, wanted: Sequence[Candidate]) -> dict[Cand
     calibration = calibration_rows(search.run, folder, export.calibration_rows)
     calls, ends = [], time.time() + search.ends - time.monotonic()  # which every process knows
     for it in wanted:
-        options = ExportOptions(calibration=calibration, ranges=export.ranges, keep=it.keep)
+        options = ExportOptions(
+            calibration=calibration, ranges=export.ranges, keep=it.keep, prefer_learned=True
+        )
         calls.append((folder, it.target, it.scheme, file_of(search, it), options, ends))
     found = {}
     with progress_bar(len(wanted), "export", "file") as bar:

@@ -35,12 +35,12 @@ def sensitivity_of_run(folder: Path, rows: int) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"--rows {rows}: expected 1 or more")
     run, student = Run(folder), folder / "student"
     task = load_student(student).task
-    options = ExportOptions(calibration=calibration_rows(run, student, rows))
+    options = ExportOptions(calibration=calibration_rows(run, student, rows), prefer_learned=True)
     batches = calibration_of(encode(run, student, task, "validation")[0], task.inputs, rows)
     model = simulated(student, options, Numerics())
     found = sensitivities(model, batches)
     few = batches[: max(1, len(batches) * SATURATION_ROWS // rows)]
-    cut = without_vnni(model, few)
+    cut = without_vnni(model.wrapped, lambda _: model.ranges, model.numerics, model.kind, few)
     facts = {
         "rows": sum(len(batch[0]) for batch in batches),
         "groups": [asdict(one) for one in found],

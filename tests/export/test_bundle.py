@@ -127,7 +127,7 @@ def test_what_a_bundle_holds(
         assert entry["size_bytes"] == len(content)
     assert (folder / "model.onnx").read_bytes() == artifact.path.read_bytes()
     assert (folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
-    assert manifest["schema_version"] == 2
+    assert manifest["schema_version"] == 3
     assert manifest["stillroom_version"] == stillroom.__version__
     assert manifest["name"] == f"demo {kind}"
     assert manifest["task"] == json.loads((model / "stillroom.json").read_text())["task"]
@@ -548,11 +548,11 @@ def test_a_manifest_over_64_mb_is_not_read(tampered: Path, opened: list[Path]) -
     assert not opened
 
 
-@pytest.mark.parametrize("version", [3, 4, 99, 10**20])
+@pytest.mark.parametrize("version", [4, 5, 99, 10**20])
 def test_a_newer_schema_asks_for_an_upgrade(tampered: Path, opened: list[Path], version: int) -> None:
     # Fields that this version does not know must not hide the reason.
     write_manifest(tampered, {**manifest_of(tampered), "schema_version": version, "new_field": {"x": 1}})
-    with pytest.raises(UsageError, match=rf"schema {version}, .* reads up to 2: pip install --upgrade"):
+    with pytest.raises(UsageError, match=rf"schema {version}, .* reads up to 3: pip install --upgrade"):
         load_bundle(tampered)
     assert not opened
 

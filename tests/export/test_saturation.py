@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stillroom.export.calibration import simulated
+from stillroom.export.calibration import Simulated, simulated
 from stillroom.export.options import ExportOptions
-from stillroom.export.saturation import cut_off, without_vnni
+from stillroom.export.saturation import Saturation, cut_off, without_vnni
 from stillroom.export.static_int8 import PORTABLE_STEPS, Numerics
+from stillroom.observe import Batch
 
 WIDTHS = st.integers(1, 9)
 
@@ -58,6 +59,10 @@ def test_seven_bits_never_saturate(activations: np.ndarray, weights: np.ndarray)
     np.testing.assert_array_equal(found, activations.astype(int) @ weights.astype(int).T)
 
 
+def emulated(model: Simulated, batches: list[Batch]) -> Saturation:
+    return without_vnni(model.wrapped, lambda _: model.ranges, model.numerics, model.kind, batches)
+
+
 def test_a_model_without_vnni(model_folder: Callable[..., Path]) -> None:
     random = np.random.default_rng(0)
     batches = []
@@ -66,12 +71,12 @@ def test_a_model_without_vnni(model_folder: Callable[..., Path]) -> None:
         batches.append((ids, np.ones_like(ids)))
     options = ExportOptions(calibration=tuple(batches), ranges="minmax")
     folder = model_folder("bert")
-    found = without_vnni(simulated(folder, options, Numerics()), batches)
+    found = emulated(simulated(folder, options, Numerics()), batches)
     tokens = sum(2 * length for length in range(4, 9))
     # The first layer whole; of the second keys and values of all tokens, the rest and the head of the first.
     first, keys = tokens * (5 * 64 + 128), tokens * 2 * 64
     alone = 10 * (4 * 64 + 128 + 2)
     assert found.dot_products == first + keys + alone
     assert 0 < found.saturated < found.dot_products and found.agreement.max_abs_error > 0
-    safe = without_vnni(simulated(folder, options, Numerics(weight_steps=PORTABLE_STEPS)), batches)
+    safe = emulated(simulated(folder, options, Numerics(weight_steps=PORTABLE_STEPS)), batches)
     assert safe.saturated == 0 and safe.agreement.max_abs_error == pytest.approx(0)
