@@ -60,13 +60,18 @@ class StaticLinear(nn.Module):
         self.kind = torch.int8 if numerics.signed else torch.uint8
         self.input = scale_and_zero(ranges.input, numerics.signed)
         self.output = scale_and_zero(ranges.output, numerics.signed) if numerics.outputs else None
-        bias = linear.bias.detach()
+        weight, bias = linear.weight.detach(), linear.bias.detach()
+        if ranges.correction is not None:
+            bias = bias + torch.from_numpy(ranges.correction)
+        self.factor: Tensor | None = None
+        if ranges.divisor is not None:
+            divisor = torch.from_numpy(ranges.divisor)
+            weight = weight * divisor
+            self.register_buffer("factor", 1 / divisor)
         # The bias is added to the sums of products, in steps of both scales, and has to fit their 32 bits.
-        scales = torch.maximum(
-            weight_scales(linear.weight, numerics.weight_steps), bias.abs() / (self.input[0] * 2.0**30)
-        )
         steps = numerics.weight_steps
-        rows = torch.round(linear.weight.detach() / scales[:, None]).clamp(-steps, steps)
+        scales = torch.maximum(weight_scales(weight, steps), bias.abs() / (self.input[0] * 2.0**30))
+        rows = torch.round(weight / scales[:, None]).clamp(-steps, steps)
         self.rows: Tensor
         self.scales: Tensor
         self.zeros: Tensor
@@ -86,6 +91,8 @@ class StaticLinear(nn.Module):
         shape = states.shape
         if self.numerics.flat:
             states = states.reshape(-1, shape[-1])
+        if self.factor is not None:
+            states = states * self.factor
         states = self._rounded(states, self.input)
         weight = ops.dequantize_per_channel(self.rows, self.scales, self.zeros, 0, -127, 127, torch.int8)
         bias = self.bias

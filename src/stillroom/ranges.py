@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,16 @@ Range = tuple[float, float]  # least and largest value, 0 between them or not
 
 @dataclass(frozen=True)
 class LinearRanges:
-    """Of what goes into a linear map and what comes out of it."""
+    """Of what goes into a linear map and what comes out of it.
+
+    divisor: fp32 [in], by which its input is divided beforehand, its weights taking the factor; input is the
+    range after that. correction: fp32 [out], added to its bias. None for either: nothing is changed.
+    """
 
     input: Range
     output: Range
+    divisor: np.ndarray | None = None
+    correction: np.ndarray | None = None
 
 
 Ranges = Mapping[str, LinearRanges]  # by the name of the linear map
@@ -39,7 +45,7 @@ Ranges = Mapping[str, LinearRanges]  # by the name of the linear map
 
 def ranges_to_dict(ranges: Ranges) -> dict[str, Any]:
     """Ranges as JSON."""
-    return {name: asdict(found) for name, found in ranges.items()}
+    return {name: {"input": found.input, "output": found.output} for name, found in ranges.items()}
 
 
 def ranges_from_dict(facts: Any) -> Ranges:
