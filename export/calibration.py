@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stillroom.errors import UsageError
+from stillroom.export.equalise import corrected, divisors
 from stillroom.export.sensitivity import without_groups
-from stillroom.observe import answers, linear_maps, ranges_by, seen_values
-from stillroom.ranges import RULES, LinearRanges, Ranges, ranges_from_dict
+from stillroom.observe import NOTHING, answers, linear_maps, ranges_by, reaches, seen_values
+from stillroom.progress import say
+from stillroom.ranges import RULES, Ranges, SeenValues, ranges_from_dict
 from stillroom.student import Student, load_model, load_student
 
 if TYPE_CHECKING:
@@ -66,7 +69,8 @@ def ranges_for(
 def measured_ranges(wrapped: nn.Module, options: ExportOptions, numerics: Numerics) -> Ranges:
     """Ranges of a model's linear maps over options.calibration, by the rule asked for or the best.
 
-    Raises UsageError when there is no calibration text.
+    The best: of all rules, then with scales migrated, then with biases corrected (equalise.py), whatever
+    changes the answers to JUDGED_ROWS rows least. Raises UsageError when there is no calibration text.
     """
     from stillroom.export.static_int8 import in_static_int8
 
@@ -80,16 +84,45 @@ def measured_ranges(wrapped: nn.Module, options: ExportOptions, numerics: Numeri
     judged = batches[: int(np.searchsorted(rows, JUDGED_ROWS)) + 1]
     wanted = answers(wrapped, judged)
 
-    def error(ranges: Ranges, numerics: Numerics) -> float:
+    def error(ranges: Ranges, numerics: Numerics = numerics) -> float:
         with in_static_int8(wrapped, ranges, numerics):
             return float(np.square(answers(wrapped, judged) - wanted).mean())
 
-    def mixed(rule: str) -> Ranges:
-        return {name: LinearRanges(best[name].input, by_rule[rule][name].output) for name in best}
+    found = _by_the_best_rule(seen, error, numerics)
+    tried = {"ranges by the best rule": (error(found), found)}
+    moved = divisors(wrapped, reaches(wrapped, batches))
+    seen = seen_values(wrapped, batches, "calibrate again", moved)
+    migrated = _by_the_best_rule(seen, error, numerics, moved)
+    tried["scales migrated"] = (error(migrated), migrated)
+    _, found = min(tried.values(), key=lambda pair: pair[0])
+    better = corrected(wrapped, found, numerics, judged)
+    tried["biases corrected"] = (error(better), better)
+    say(
+        "  mean squared error of the logits: "
+        + ", ".join(f"{far:.3g} {name}" for name, (far, _) in tried.items())
+    )
+    return min(tried.values(), key=lambda pair: pair[0])[1]
 
-    by_rule = {rule: ranges_by(seen, rule, rule) for rule in RULES}
+
+def _by_the_best_rule(
+    seen: Mapping[str, tuple[SeenValues, SeenValues]],
+    error: Callable[[Ranges, Numerics], float],
+    numerics: Numerics,
+    moved: Mapping[str, np.ndarray] = NOTHING,
+) -> Ranges:
+    """The rule for what goes into linear maps, then the one for what comes out, with the least error each."""
+
+    def ranges(rule: str) -> Ranges:
+        found = ranges_by(seen, rule, rule)
+        return {name: replace(one, divisor=moved.get(name)) for name, one in found.items()}
+
+    by_rule = {rule: ranges(rule) for rule in RULES}
     inputs_only = replace(numerics, outputs=False)
     best = by_rule[min(RULES, key=lambda rule: error(by_rule[rule], inputs_only))]
     if not numerics.outputs:
         return best
-    return mixed(min(RULES, key=lambda rule: error(mixed(rule), numerics)))
+    mixed = {
+        rule: {name: replace(best[name], output=by_rule[rule][name].output) for name in best}
+        for rule in RULES
+    }
+    return mixed[min(RULES, key=lambda rule: error(mixed[rule], numerics))]

@@ -78,16 +78,17 @@ def convert(
         use_static_int8(wrapped, ranges, numerics)
         wrapped.words = Int8Embedding(wrapped.words.weight)
     if scheme not in QUANTIZE:
-        _export_graph(wrapped, task, out / FILE, options.lengths)
+        export_graph(wrapped, task, out / FILE, options.lengths)
         return evidence
     fp32 = out / "fp32.onnx"
-    _export_graph(wrapped, task, fp32, options.lengths)
+    export_graph(wrapped, task, fp32, options.lengths)
     QUANTIZE[scheme](fp32, out / FILE, options)
     fp32.unlink()
     return evidence
 
 
-def _export_graph(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tuple[int, ...]) -> None:
+def export_graph(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tuple[int, ...]) -> None:
+    """Write an ExportModel as an ONNX file for any batch, and any length or the one given."""
     import torch
 
     # Two rows of several tokens, so that the exporter sees nothing it could take for a constant.

@@ -81,7 +81,8 @@ def without_vnni(
 
     def saturate(static: StaticLinear, given: tuple[Tensor, ...], exact: Tensor) -> Tensor:
         states = given[0].reshape(-1, given[0].shape[-1])
-        lost, cut = cut_off(static.in_steps(states, static.input).numpy(), static.rows.numpy())
+        steps = static.in_steps(static.divided(states), static.input)
+        lost, cut = cut_off(steps.numpy(), static.rows.numpy())
         counts[0] += lost.size
         counts[1] += cut
         return exact - (torch.from_numpy(lost) * static.scales * static.input[0]).reshape(exact.shape)

@@ -63,11 +63,10 @@ class StaticLinear(nn.Module):
         weight, bias = linear.weight.detach(), linear.bias.detach()
         if ranges.correction is not None:
             bias = bias + torch.from_numpy(ranges.correction)
-        self.factor: Tensor | None = None
-        if ranges.divisor is not None:
-            divisor = torch.from_numpy(ranges.divisor)
-            weight = weight * divisor
-            self.register_buffer("factor", 1 / divisor)
+        self.factor: Tensor | None
+        divisor = None if ranges.divisor is None else torch.from_numpy(ranges.divisor)
+        self.register_buffer("factor", None if divisor is None else 1 / divisor)
+        weight = weight if divisor is None else weight * divisor
         # The bias is added to the sums of products, in steps of both scales, and has to fit their 32 bits.
         steps = numerics.weight_steps
         scales = torch.maximum(weight_scales(weight, steps), bias.abs() / (self.input[0] * 2.0**30))
@@ -91,9 +90,7 @@ class StaticLinear(nn.Module):
         shape = states.shape
         if self.numerics.flat:
             states = states.reshape(-1, shape[-1])
-        if self.factor is not None:
-            states = states * self.factor
-        states = self._rounded(states, self.input)
+        states = self._rounded(self.divided(states), self.input)
         weight = ops.dequantize_per_channel(self.rows, self.scales, self.zeros, 0, -127, 127, torch.int8)
         bias = self.bias
         if self.numerics.flat:
@@ -104,6 +101,10 @@ class StaticLinear(nn.Module):
         if self.output is not None:
             found = self._rounded(found, self.output)
         return found.reshape(*shape[:-1], self.outputs) if self.numerics.flat else found
+
+    def divided(self, states: Tensor) -> Tensor:
+        """What is rounded: the input, by the divisor of its ranges if there is one."""
+        return states if self.factor is None else states * self.factor
 
     def in_steps(self, states: Tensor, scale: tuple[float, int]) -> Tensor:
         """The integers that stand for values, where scale is self.input or self.output."""

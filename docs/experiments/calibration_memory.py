@@ -1,8 +1,8 @@
 """How much memory does calibration take? python docs/experiments/calibration_memory.py [ROWS [OUT.json]]
 
 The peak resident memory of a process that measures the ranges of static int8 for BERT-base's
-architecture (random weights: memory does not depend on them) on ROWS real texts (default 10,000) of the demo's data, and of
-another with a tenth of them.
+architecture (random weights: memory does not depend on them) on ROWS real texts (default 10,000) of the
+demo's data, and of another with a tenth of them.
 """
 
 import json

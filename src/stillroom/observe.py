@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ROWS = 512  # more change the ranges by less than another draw of as many does
 ROWS_AT_ONCE = 16
+
+NOTHING: Mapping[str, np.ndarray] = {}
 
 Batch = tuple[np.ndarray, ...]  # a model's inputs, int64 [rows, tokens] each
 Look = Callable[[str, "Tensor", "Tensor"], None]  # name of a linear map, its input, its output
@@ -62,21 +64,41 @@ def watch(model: nn.Module, batches: Sequence[Batch], look: Look, description: s
 
 
 def seen_values(
-    model: nn.Module, batches: Sequence[Batch], description: str = "calibrate"
+    model: nn.Module,
+    batches: Sequence[Batch],
+    description: str = "calibrate",
+    divisors: Mapping[str, np.ndarray] = NOTHING,
 ) -> dict[str, tuple[SeenValues, SeenValues]]:
-    """What goes into each linear map and what comes out, over all batches."""
+    """What goes into each linear map and what comes out, over all batches.
+
+    divisors: what inputs are divided by before they are looked at, fp32 [in], by linear map.
+    """
     found: dict[str, tuple[SeenValues, SeenValues]] = {}
 
     def look(name: str, given: Tensor, result: Tensor) -> None:
         before, after = found.setdefault(name, (SeenValues(), SeenValues()))
-        before.add(given.numpy())
+        before.add(given.numpy() / divisors[name] if name in divisors else given.numpy())
         after.add(result.numpy())
 
     watch(model, batches, look, description)
     return found
 
 
-def ranges_by(seen: dict[str, tuple[SeenValues, SeenValues]], before: str, after: str) -> Ranges:
+def reaches(
+    model: nn.Module, batches: Sequence[Batch], description: str = "migrate"
+) -> dict[str, np.ndarray]:
+    """How far from 0 each channel of each linear map's input goes, fp32 [in]."""
+    found: dict[str, np.ndarray] = {}
+
+    def look(name: str, given: Tensor, result: Tensor) -> None:
+        most = given.abs().flatten(0, -2).amax(dim=0).numpy()
+        found[name] = np.maximum(found[name], most) if name in found else most
+
+    watch(model, batches, look, description)
+    return found
+
+
+def ranges_by(seen: Mapping[str, tuple[SeenValues, SeenValues]], before: str, after: str) -> Ranges:
     """The ranges by one rule for inputs and one for outputs."""
     return {
         name: LinearRanges(RULES[before](given), RULES[after](result))

@@ -220,7 +220,7 @@ def test_the_best_rule_is_the_best(model_folder: Callable[..., Path], texts: tup
         return float(sum(((a - b) ** 2).sum() for a, b in zip(wanted, found, strict=True)))
 
     errors = {rule: error(rule) for rule in ("minmax", "moving-average", "percentile", "entropy", "mse")}
-    assert error("best") == pytest.approx(min(errors.values()))
+    assert error("best") <= 1.0001 * min(errors.values())  # of these rules, or better still: equalise.py
     assert max(errors.values()) > 1.2 * min(errors.values()), "the rules differ on this model"
 
 
