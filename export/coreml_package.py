@@ -18,6 +18,7 @@ import stillroom
 from stillroom.errors import UsageError
 from stillroom.extras import require, version_of
 from stillroom.files import read_json
+from stillroom.scheme import rounds_weights
 from stillroom.student import load_model
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ MIN_ELEMENTS = 512  # smaller weights (LayerNorm, biases) stay fp16: they weigh 
 # scheme -> the oldest iOS that can load it
 OLDEST_IOS = {"fp16": 16, "int8-weights": 16, "palette6": 16, "palette4": 16, "int4": 18}
 NEWEST_IOS = 18
+QUANTIZATION = 3  # as coremltools numbers kinds of compression
 MAX_LENGTHS = 16  # shapes that one package may enumerate; Core ML itself allows 128
 INPUTS = {
     "input_ids": "token ids, [1, tokens]",
@@ -63,6 +65,8 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
 
     lengths = options.lengths or (task.max_length,)
     wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
+    if ours := rounds_weights(scheme) and not _rounds_to_nearest(options):
+        _round(wrapped, scheme, options)
     example = tuple(torch.ones(1, lengths[0], dtype=torch.long) for _ in task.inputs)
     axes = None
     if len(options.lengths) != 1:
@@ -79,7 +83,7 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
         outputs=[coremltools.TensorType("logits", dtype=np.float32)],
         skip_model_load=True,
     )
-    package = _compressed(package, scheme)
+    package = _compressed(package, scheme, ours)
     _describe(package, task, scheme, options)
     package.save(str(out / FILE))
     _make_reproducible(out / FILE)
@@ -105,7 +109,36 @@ def _shape(lengths: tuple[int, ...], task: TaskSpec) -> Any:
     return shapes[0] if len(shapes) == 1 else coremltools.EnumeratedShapes(shapes, default=shapes[-1])
 
 
-def _compressed(package: Any, scheme: str) -> Any:
+def _rounds_to_nearest(options: ExportOptions) -> bool:
+    from stillroom.export.rounding import rounds_to_nearest
+
+    return rounds_to_nearest(options)
+
+
+def _round(wrapped: Any, scheme: str, options: ExportOptions) -> None:
+    """Round an ExportModel in place, and leave beside each int4 weight what coremltools is to store of it.
+
+    It reads such buffers by their names ("torch models with compression" in its guide) and keeps position
+    embeddings, of which it then knows nothing, in fp16.
+    """
+    import torch
+
+    from stillroom.export.rounding import WORDS, round_to_blocks, round_to_palettes
+    from stillroom.observe import linear_maps
+
+    names = [WORDS, *linear_maps(wrapped)]
+    if scheme != "int4":
+        round_to_palettes(wrapped, options, names, 2 ** int(scheme.removeprefix("palette")))
+        return
+    for name, rounded in round_to_blocks(wrapped, options, names, signed=False).items():
+        module = wrapped.get_submodule(name)
+        module.register_buffer("_COREML_/weight/compression_type", torch.tensor([QUANTIZATION]))
+        module.register_buffer("_COREML_/weight/quantization_n_bits", torch.tensor(4))
+        module.register_buffer("_COREML_/weight/quantization_scale", rounded.scales.half())
+
+
+def _compressed(package: Any, scheme: str, ours: bool) -> Any:
+    """ours: weights were rounded before the conversion, and only have to be stored so."""
     import coremltools.optimize.coreml as optimize
 
     def by(change: Any, setting: Any) -> Any:
@@ -114,7 +147,7 @@ def _compressed(package: Any, scheme: str) -> Any:
     if scheme == "int8-weights":
         setting = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=MIN_ELEMENTS)
         return by(optimize.linear_quantize_weights, setting)  # per output channel
-    if scheme == "int4":
+    if scheme == "int4" and not ours:
         setting = optimize.OpLinearQuantizerConfig(
             mode="linear_symmetric", dtype="int4", granularity="per_block", block_size=32,
             weight_threshold=MIN_ELEMENTS,
@@ -123,7 +156,8 @@ def _compressed(package: Any, scheme: str) -> Any:
     if scheme.startswith("palette"):
         require("sklearn")
         bits = int(scheme.removeprefix("palette"))
-        setting = optimize.OpPalettizerConfig(nbits=bits, mode="kmeans", weight_threshold=MIN_ELEMENTS)
+        chosen = {"mode": "unique"} if ours else {"mode": "kmeans", "nbits": bits}
+        setting = optimize.OpPalettizerConfig(**chosen, weight_threshold=MIN_ELEMENTS)
         return by(optimize.palettize_weights, setting)
     return package
 

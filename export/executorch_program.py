@@ -58,7 +58,7 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
         if scheme == "int4":
-            _round_to_int4(wrapped)
+            _round_to_int4(wrapped, options)
         program = torch.export.export(wrapped, example, dynamic_shapes=axes)
         if scheme == "int8-dynamic":
             program = _quantized_as_it_comes(program, example, axes)
@@ -106,12 +106,30 @@ def _quantized_as_it_comes(program: Any, example: Any, axes: Any) -> Any:
     return torch.export.export(convert_pt2e(prepared), example, dynamic_shapes=axes)
 
 
-def _round_to_int4(wrapped: Any) -> None:
+def _round_to_int4(wrapped: Any, options: ExportOptions) -> None:
     """8da4w: weights in 4 bits, a scale for each 32; activations in 8 bits a token, as they come."""
     import torch
-    from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
+    from torchao.quantization import (
+        Int8DynamicActivationIntxWeightConfig,
+        IntxUnpackedToInt8Tensor,
+        quantize_,
+    )
     from torchao.quantization.granularity import PerGroup
 
+    from stillroom.export.rounding import round_to_blocks, rounds_to_nearest
+    from stillroom.observe import linear_maps
+
+    if not rounds_to_nearest(options):
+        # XNNPACK takes no scale below 0 and keeps scales as bfloat16, which ours are.
+        found = round_to_blocks(wrapped, options, list(linear_maps(wrapped)), signed=False)
+        for name, rounded in found.items():
+            zeros = torch.zeros_like(rounded.scales, dtype=torch.int8)
+            weight = IntxUnpackedToInt8Tensor(
+                rounded.steps, rounded.scales, zeros, torch.int4, (1, GROUP), torch.float32,  # type: ignore[attr-defined]
+                "int8_asym_per_token",
+            )  # fmt: skip
+            wrapped.get_submodule(name).weight = torch.nn.Parameter(weight, requires_grad=False)
+        return
     setting = Int8DynamicActivationIntxWeightConfig(
         weight_dtype=torch.int4,  # type: ignore[attr-defined]
         weight_granularity=PerGroup(GROUP),

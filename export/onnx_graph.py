@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stillroom.export.encoder import Attention, ExportModel
     from stillroom.export.options import ExportOptions
     from stillroom.export.portable import Portable
+    from stillroom.export.rounding import Rounded
     from stillroom.export.targets import Predict
     from stillroom.task import TaskSpec
 
@@ -80,11 +81,32 @@ def convert(
     if scheme not in QUANTIZE:
         export_graph(wrapped, task, out / FILE, options.lengths)
         return evidence
+    weights = _rounded_weights(model, task, wrapped, options) if scheme == "int4" else {}
     fp32 = out / "fp32.onnx"
     export_graph(wrapped, task, fp32, options.lengths)
     QUANTIZE[scheme](fp32, out / FILE, options)
+    if weights:
+        from stillroom.export.onnx_int4 import store_rounded
+
+        store_rounded(fp32, out / FILE, weights)
     fp32.unlink()
     return evidence
+
+
+def _rounded_weights(
+    model: Any, task: TaskSpec, wrapped: ExportModel, options: ExportOptions
+) -> dict[str, Rounded]:
+    """Round what int4 stores in 4 bits, in place; none where onnxruntime's tool shall round it to nearest."""
+    from stillroom.export.encoder import ExportModel
+    from stillroom.export.rounding import WORDS, round_to_blocks, rounds_to_nearest
+    from stillroom.observe import linear_maps
+
+    if rounds_to_nearest(options):
+        return {}
+    computable = ExportModel(model, task.inputs, task.max_length, shorten=options.shorten)
+    # The head is a Gemm, which stays in fp32. Both models have the same weights.
+    names = [WORDS, *(name for name in linear_maps(wrapped) if name.startswith("layers."))]
+    return round_to_blocks(computable, options, names, signed=True)
 
 
 def export_graph(wrapped: ExportModel, task: TaskSpec, path: Path, lengths: tuple[int, ...]) -> None:

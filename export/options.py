@@ -14,11 +14,12 @@ class ExportOptions:
     oldest that the scheme allows. author, license: for the file's own metadata, Core ML only.
 
     calibration: real text as the model's inputs, int64 [rows, tokens] each, without padding, for static
-    schemes. ranges: the rule of scheme.RANGE_RULES by which these take their ranges from it; "best": the
-    one whose answers differ least. prefer_learned: take those that the source has learned in training
-    instead, where it has. keep: groups (sensitivity.py) that they leave in fp32. signed: int8-static of ONNX
-    has int8 activations, not uint8. portable: 7-bit weights in ONNX int8, whose products no CPU cuts off
-    (saturation.py).
+    schemes and GPTQ. ranges: the rule of scheme.RANGE_RULES by which static schemes take theirs from it;
+    "best": the one whose answers differ least. prefer_learned: take those that the source has learned in
+    training instead, where it has. keep: groups (sensitivity.py) that they leave in fp32. signed: int8-static
+    of ONNX has int8 activations, not uint8. rounding: how weights of 4 bits and palettes are rounded, one of
+    scheme.ROUNDINGS; "best": by GPTQ where there is calibration, else to nearest. portable: 7-bit weights in
+    ONNX int8, whose products no CPU cuts off (saturation.py).
     text_input: also write a file that takes a text, ONNX only (text_input.py). shorten: compute the last
     layer for the first token only; False as other exporters do.
     """
@@ -34,4 +35,5 @@ class ExportOptions:
     prefer_learned: bool = False
     keep: tuple[str, ...] = ()
     signed: bool = False
+    rounding: str = "best"
     portable: bool = False

@@ -27,6 +27,7 @@ def export_model(options: argparse.Namespace) -> Answer:
         text_input=options.text_input,
         calibration=_calibration(options),
         ranges=options.ranges,
+        rounding=options.rounding,
         keep=tuple(options.keep),
         portable=options.portable or device.portable,
         signed=device.signed,

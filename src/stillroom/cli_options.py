@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from stillroom.devices import DEVICES
-from stillroom.scheme import PREFERENCES, RANGE_RULES
+from stillroom.scheme import PREFERENCES, RANGE_RULES, ROUNDINGS
 
 
 def run_options(verb: argparse.ArgumentParser) -> None:
@@ -90,7 +90,7 @@ def export_options(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     option(
         "--calibration", type=Path, metavar="FILE",
-        help="texts for int8-static to measure its ranges on: a file as --transfer takes it",
+        help="texts to measure ranges on (int8-static) or to round by (gptq): a file as --transfer takes it",
     )  # fmt: skip
     option(
         "--calibration-rows", type=int, default=512, metavar="ROWS",
@@ -99,6 +99,10 @@ def export_options(verb: argparse.ArgumentParser) -> None:
     option(
         "--ranges", choices=RANGE_RULES, default="best",
         help="how int8-static cuts its ranges; best: the rule whose answers differ least (default)",
+    )  # fmt: skip
+    option(
+        "--rounding", choices=ROUNDINGS, default="best",
+        help="of int4 and palettes; best: gptq with --calibration, else nearest (default)",
     )  # fmt: skip
     option(
         "--portable", action="store_true",

@@ -11,7 +11,7 @@ from typing import Any
 
 from stillroom.errors import UsageError, did_you_mean, shown
 from stillroom.kinds import KINDS
-from stillroom.scheme import RANGE_RULES
+from stillroom.scheme import RANGE_RULES, ROUNDINGS
 from stillroom.toml_tables import Limit, Place, as_plain, build, check_limits, parse_toml, read_toml
 
 
@@ -87,13 +87,15 @@ class StudentRecipe:
 class ExportRecipe:
     """artifacts: "format-scheme" names. bundle: the one of them that goes into the bundle.
 
-    calibration_rows: training rows that int8-static measures its ranges on. ranges: see scheme.RANGE_RULES.
+    calibration_rows: training rows that int8-static measures its ranges on and GPTQ rounds by. ranges,
+    rounding: see scheme.RANGE_RULES and scheme.ROUNDINGS.
     """
 
     artifacts: tuple[str, ...] = ("onnx-fp32", "onnx-int8-dynamic")
     bundle: str = "onnx-int8-dynamic"
     calibration_rows: int = 512
     ranges: str = "best"
+    rounding: str = "best"
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ LIMITS = {
     "export.artifacts": _NOT_EMPTY,
     "export.calibration_rows": _AT_LEAST_1,
     "export.ranges": Limit(lambda value: value in RANGE_RULES, " or ".join(f'"{it}"' for it in RANGE_RULES)),
+    "export.rounding": Limit(lambda value: value in ROUNDINGS, " or ".join(f'"{it}"' for it in ROUNDINGS)),
     "measure.lengths": Limit(_good_lengths, "different lengths of 1 to 512"),
     "measure.rounds": _AT_LEAST_1,
     "measure.samples": _AT_LEAST_1,

@@ -67,3 +67,11 @@ RANGE_RULES = ("best", "minmax", "moving-average", "percentile", "entropy", "mse
 
 # What may be small in the one that wins a search (export/search.py).
 PREFERENCES = ("size", "speed", "agreement")
+
+# How weights of 4 bits and of palettes may be rounded; best: see export/options.py.
+ROUNDINGS = ("best", "nearest", "gptq")
+
+
+def rounds_weights(scheme: str) -> bool:
+    """True for a scheme whose weights can be rounded in more than one way."""
+    return scheme == "int4" or scheme.startswith("palette")

@@ -9,6 +9,7 @@ from stillroom.apart import apart
 from stillroom.artifact import SCHEMA_VERSION
 from stillroom.files import staged_folder
 from stillroom.recipe import Recipe
+from stillroom.scheme import rounds_weights
 from stillroom.step_data import encode
 from stillroom.steps import Run, do_step, recorded
 
@@ -33,6 +34,8 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
     for name, source in sources.items():
         of_target.setdefault(split_name(name.removeprefix("teacher-"))[0], {})[name] = source
 
+    small = any(rounds_weights(split_name(name)[1]) for name in recipe.export.artifacts)
+
     def work() -> dict[str, Any]:
         facts: dict[str, Any] = {}
         calibration = calibration_rows(run, run.folder / "student", recipe.export.calibration_rows)
@@ -40,8 +43,8 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
             staged_folder(run.folder / "artifacts") as partial,
             progress_bar(len(sources), "export", "file") as bar,
         ):
-            ranges = recipe.export.ranges
-            calls = [(run.folder, names, partial, calibration, ranges) for names in of_target.values()]
+            rules = (recipe.export.ranges, recipe.export.rounding)
+            calls = [(run.folder, names, partial, calibration, *rules) for names in of_target.values()]
             for made in apart(export_files, calls):
                 facts |= made
                 bar.update(len(made))
@@ -50,6 +53,7 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
     made_from = {
         "artifacts": list(recipe.export.artifacts),
         "calibration": [recipe.export.calibration_rows, recipe.export.ranges],
+        **({"rounding": recipe.export.rounding} if small else {}),
         "schema_version": SCHEMA_VERSION,  # files of an older one are made again
         **recorded(run, "teacher", "student"),
     }
@@ -57,7 +61,7 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
 
 def export_files(
-    run: Path, sources: dict[str, str], out: Path, calibration: Any, ranges: str
+    run: Path, sources: dict[str, str], out: Path, calibration: Any, ranges: str, rounding: str
 ) -> dict[str, Any]:
     """Write artifacts into out: name -> what is known of it. sources: name -> model folder in the run."""
     from stillroom.export.options import ExportOptions
@@ -67,7 +71,11 @@ def export_files(
     for name, source in sources.items():
         target, scheme = split_name(name.removeprefix("teacher-"))
         options = ExportOptions(
-            shorten=source == "student", calibration=calibration, ranges=ranges, prefer_learned=True
+            shorten=source == "student",
+            calibration=calibration,
+            ranges=ranges,
+            rounding=rounding,
+            prefer_learned=True,
         )
         made = export(run / source, target, scheme, out / name, options)
         facts[name] = {
@@ -78,7 +86,7 @@ def export_files(
 
 
 def calibration_rows(run: Run, folder: Path, rows: int) -> Any:
-    """Training rows of the run as a student folder's inputs: what int8 is measured on."""
+    """Training rows of the run as a student folder's inputs: what int8 is measured on, and 4 bits rounded by."""
     from stillroom.observe import calibration_of
     from stillroom.student import load_student
 

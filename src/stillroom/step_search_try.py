@@ -216,7 +216,11 @@ def make(search: Search, folder: Path, wanted: Sequence[Candidate]) -> dict[Cand
     calls, ends = [], time.time() + search.ends - time.monotonic()  # which every process knows
     for it in wanted:
         options = ExportOptions(
-            calibration=calibration, ranges=export.ranges, keep=it.keep, prefer_learned=True
+            calibration=calibration,
+            ranges=export.ranges,
+            rounding=export.rounding,
+            keep=it.keep,
+            prefer_learned=True,
         )
         calls.append((folder, it.target, it.scheme, file_of(search, it), options, ends))
     found = {}
