@@ -62,10 +62,11 @@ def convert(model_folder: Path, task: TaskSpec, scheme: str, out: Path, options:
     import torch
 
     from stillroom.export.encoder import ExportModel
+    from stillroom.export.options import rounds_to_nearest
 
     lengths = options.lengths or (task.max_length,)
     wrapped = ExportModel(load_model(model_folder), task.inputs, task.max_length, shorten=options.shorten)
-    if ours := rounds_weights(scheme) and not _rounds_to_nearest(options):
+    if ours := rounds_weights(scheme) and not rounds_to_nearest(options):
         _round(wrapped, scheme, options)
     example = tuple(torch.ones(1, lengths[0], dtype=torch.long) for _ in task.inputs)
     axes = None
@@ -107,12 +108,6 @@ def _shape(lengths: tuple[int, ...], task: TaskSpec) -> Any:
         return (1, coremltools.RangeDim(1, task.max_length, default=task.max_length))
     shapes = [(1, length) for length in lengths]
     return shapes[0] if len(shapes) == 1 else coremltools.EnumeratedShapes(shapes, default=shapes[-1])
-
-
-def _rounds_to_nearest(options: ExportOptions) -> bool:
-    from stillroom.export.rounding import rounds_to_nearest
-
-    return rounds_to_nearest(options)
 
 
 def _round(wrapped: Any, scheme: str, options: ExportOptions) -> None:

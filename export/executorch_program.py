@@ -116,7 +116,8 @@ def _round_to_int4(wrapped: Any, options: ExportOptions) -> None:
     )
     from torchao.quantization.granularity import PerGroup
 
-    from stillroom.export.rounding import round_to_blocks, rounds_to_nearest
+    from stillroom.export.options import rounds_to_nearest
+    from stillroom.export.rounding import round_to_blocks
     from stillroom.observe import linear_maps
 
     if not rounds_to_nearest(options):

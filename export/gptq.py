@@ -12,7 +12,7 @@ place of H: the dimensions of a row make up for one another.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,23 +30,27 @@ ToGrid = Callable[[Tensor, int], Tensor]  # values [rows] for one column -> the 
 Grid = Callable[[Tensor], ToGrid]  # rows of a weight, int64 -> the above for these
 
 
-@dataclass
+@dataclass(frozen=True)
 class Curvature:
-    """Sums over calibration text: inputs [in, in], outputs [out, out], float32; None before the first."""
+    """Sums over calibration text: inputs [in, in], None for an embedding; outputs [out, out]; float32."""
 
-    inputs: Tensor | None = field(default=None)
-    outputs: Tensor | None = field(default=None)
+    inputs: Tensor | None
+    outputs: Tensor
 
-    def add(self, inputs: Tensor | None, gradients: Tensor) -> None:
-        """inputs [tokens, in] or None; gradients [tokens, out]."""
-        self.outputs = _plus(self.outputs, gradients.T @ gradients)
-        if inputs is not None:
+    def add(self, inputs: Tensor, gradients: Tensor) -> None:
+        """inputs [tokens, in], of an embedding anything; gradients [tokens, out]."""
+        self.outputs.addmm_(gradients.T, gradients)
+        if self.inputs is not None:
             weights = gradients.square().sum(dim=1, keepdim=True)
-            self.inputs = _plus(self.inputs, (inputs * weights).T @ inputs)
+            self.inputs.addmm_((inputs * weights).T, inputs)
 
 
-def _plus(total: Tensor | None, more: Tensor) -> Tensor:
-    return more if total is None else total.add_(more)
+def _nothing_seen(module: Any) -> Curvature:
+    if isinstance(module, nn.Linear):
+        sides = (module.in_features, module.out_features)
+        return Curvature(*(torch.zeros(side, side) for side in sides))
+    side = module.weight.shape[1]
+    return Curvature(None, torch.zeros(side, side))
 
 
 def curvatures(wrapped: Any, batches: Sequence[Batch], names: Collection[str]) -> dict[str, Curvature]:
@@ -54,13 +58,12 @@ def curvatures(wrapped: Any, batches: Sequence[Batch], names: Collection[str]) -
 
     Memory does not grow with the text: two square matrices a map.
     """
-    found = {name: Curvature() for name in names}
+    found = {name: _nothing_seen(wrapped.get_submodule(name)) for name in names}
     random = torch.Generator().manual_seed(0)
 
     def watch(name: str) -> Any:
-        def hook(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
-            linear = isinstance(module, nn.Linear)
-            states = given[0].detach().reshape(-1, given[0].shape[-1]) if linear else None
+        def hook(module: nn.Module, given: tuple[Tensor, ...], result: Any) -> None:
+            states = given[0].detach().reshape(-1, given[0].shape[-1])
             result.register_hook(
                 lambda gradients: found[name].add(states, gradients.reshape(-1, gradients.shape[-1]))
             )

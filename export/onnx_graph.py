@@ -98,7 +98,8 @@ def _rounded_weights(
 ) -> dict[str, Rounded]:
     """Round what int4 stores in 4 bits, in place; none where onnxruntime's tool shall round it to nearest."""
     from stillroom.export.encoder import ExportModel
-    from stillroom.export.rounding import WORDS, round_to_blocks, rounds_to_nearest
+    from stillroom.export.options import rounds_to_nearest
+    from stillroom.export.rounding import WORDS, round_to_blocks
     from stillroom.observe import linear_maps
 
     if rounds_to_nearest(options):

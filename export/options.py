@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stillroom.errors import UsageError
 from stillroom.observe import Batch
+from stillroom.progress import say
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,16 @@ class ExportOptions:
     signed: bool = False
     rounding: str = "best"
     portable: bool = False
+
+
+def rounds_to_nearest(options: ExportOptions) -> bool:
+    """True where the target's own tool shall round: asked for, or there is no text to do better with."""
+    return options.rounding == "nearest" or not options.calibration
+
+
+def check_rounding(options: ExportOptions) -> None:
+    """Raise UsageError where gptq is asked for and there is no text; say what "best" does without any."""
+    if options.rounding == "gptq" and not options.calibration:
+        raise UsageError("--rounding gptq needs texts: --calibration FILE")
+    if options.rounding == "best" and not options.calibration:
+        say("  weights are rounded to nearest; with --calibration FILE fewer than half as many labels change")

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillroom.errors import UsageError
 from stillroom.export.gptq import Curvature, Grid, ToGrid, curvatures, rounded
 from stillroom.observe import linear_maps
-from stillroom.progress import progress_bar, say
+from stillroom.progress import progress_bar
 
 if TYPE_CHECKING:
     from stillroom.export.options import ExportOptions
@@ -38,17 +37,6 @@ class Rounded:
     def values(self) -> Tensor:
         """What every runtime computes with: float32 [rows, columns]."""
         return self.steps * self.scales.repeat_interleave(BLOCK, dim=1)
-
-
-def rounds_to_nearest(options: ExportOptions) -> bool:
-    """True where the target's own tool shall round: asked for, or there is no text to do better with, which
-    is said. Raises UsageError where gptq is asked for and there is no text.
-    """
-    if options.rounding == "gptq" and not options.calibration:
-        raise UsageError("--rounding gptq needs texts: --calibration FILE")
-    if options.rounding == "best" and not options.calibration:
-        say("  weights are rounded to nearest; with --calibration FILE fewer than half as many labels change")
-    return options.rounding == "nearest" or not options.calibration
 
 
 def round_to_blocks(
@@ -85,7 +73,6 @@ def round_to_palettes(wrapped: Any, options: ExportOptions, names: Sequence[str]
 
 
 def _round(weight: Tensor, curvature: Curvature, grid: Grid) -> Tensor:
-    assert curvature.outputs is not None
     if curvature.inputs is None:  # an embedding
         return rounded(weight, curvature.outputs, None, grid)
     return rounded(weight, curvature.inputs, curvature.outputs, grid)

@@ -20,12 +20,12 @@ from stillroom.export import (
     torch_model,
     torchscript,
 )
-from stillroom.export.options import ExportOptions
+from stillroom.export.options import ExportOptions, check_rounding
 from stillroom.export.portable import Portable, by_construction
 from stillroom.files import require_replaceable, sha256_of, size_of, staged_folder
 from stillroom.model_folder import check_model_folder
 from stillroom.quiet import quiet
-from stillroom.scheme import SCHEMES
+from stillroom.scheme import SCHEMES, rounds_weights
 from stillroom.student import load_student
 from stillroom.task import TaskSpec
 
@@ -181,6 +181,8 @@ def export(
     require_replaceable(out, "artifact.json")
     student = load_student(model)
     check_lengths(target, options.lengths, student.task.max_length)
+    if rounds_weights(scheme):
+        check_rounding(options)
     task = replace(student.task, max_length=(options.lengths or (student.task.max_length,))[-1])
     shapes = check_model_folder(model).tensors
     with staged_folder(out) as partial:

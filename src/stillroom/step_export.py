@@ -86,7 +86,7 @@ def export_files(
 
 
 def calibration_rows(run: Run, folder: Path, rows: int) -> Any:
-    """Training rows of the run as a student folder's inputs: what int8 is measured on, and 4 bits rounded by."""
+    """Training rows of the run as a student folder's inputs: int8 is measured, 4 bits are rounded by them."""
     from stillroom.observe import calibration_of
     from stillroom.student import load_student
 

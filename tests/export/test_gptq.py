@@ -116,16 +116,18 @@ def wrapped(model_folder: Callable[..., Path]) -> ExportModel:
     return ExportModel(load_model(folder), task.inputs, task.max_length)
 
 
-def test_curvature_foretells_the_error_of_the_logits(wrapped: ExportModel) -> None:
-    """For a small error that all tokens share, sum over tokens apart: the head sees one token a text."""
+def test_curvature_foretells_the_error_of_the_logits(
+    wrapped: ExportModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gptq, "DRAWS", 30)  # a few texts make most of the error: few draws would be far off
     random = np.random.default_rng(0)
-    batches = [(random.integers(5, 1000, (8, 6)), np.ones((8, 6), np.int64)) for _ in range(40)]
+    batches = [(random.integers(5, 1000, (8, 6)), np.ones((8, 6), np.int64)) for _ in range(5)]
     names = ["head.1", WORDS]
     found = curvatures(wrapped, batches, names)
     head = found["head.1"]
     assert head.inputs is not None and head.outputs is not None
     # The gradient of the logits at the last map is the random direction itself: G is DRAWS * rows * identity.
-    rows = 8 * 40
+    rows = 8 * 5
     expected = gptq.DRAWS * rows * np.eye(len(head.outputs))
     assert np.abs(head.outputs.numpy() - expected).max() < 0.2 * gptq.DRAWS * rows
     assert found[WORDS].inputs is None and found[WORDS].outputs is not None
@@ -137,6 +139,7 @@ def test_curvature_foretells_the_error_of_the_logits(wrapped: ExportModel) -> No
     wrapped.double()  # so that a step small enough to be linear still shows
     plain = wrapped.words.forward
     for batch in batches:
+        wrapped.words.forward = plain
         before = wrapped(*map(torch.from_numpy, batch))
         for token in range(6):
             change = torch.zeros(6, 1)
@@ -152,4 +155,4 @@ def test_the_model_is_left_as_it_was(wrapped: ExportModel) -> None:
     before = wrapped(*map(torch.from_numpy, batch))
     curvatures(wrapped, [batch], list(linear_maps(wrapped)))
     after = wrapped(*map(torch.from_numpy, batch))
-    assert torch.equal(before, after) and not after.requires_grad
+    assert torch.allclose(before, after, atol=1e-6) and not after.requires_grad

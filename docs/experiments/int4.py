@@ -1,0 +1,122 @@
+"""What better rounding is worth in 4 bits: python docs/experiments/int4.py RUN [--out int4.json]
+
+RUN: a finished folder of `stillroom run` or `stillroom distill`. Its student is exported in every cell with
+4-bit weights or a palette, rounded to nearest by the target's own tool and by GPTQ on rows it was trained on,
+and each file answers the test and the validation split, row by row. Prints flips against the fp32 student,
+the mean squared error of the logits, the change of accuracy, and size. Each file in a process of its own.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.apart import apart
+from stillroom.benchmarks.machine import describe_machine
+from stillroom.export.options import ExportOptions
+from stillroom.export.targets import export, load_predictor, open_artifact, split_name
+from stillroom.extras import version_of
+from stillroom.files import write_json
+from stillroom.observe import calibration_of
+from stillroom.progress import progress_bar
+from stillroom.step_data import encode
+from stillroom.steps import Run
+from stillroom.student import load_student
+from stillroom.tokens import padded_inputs
+
+CELLS = ("onnx-int4", "executorch-int4", "coreml-int4", "coreml-palette4", "coreml-palette6")
+SPLITS = ("test", "validation")
+THREADS = 2
+Answers = dict[str, np.ndarray]  # split -> logits [rows, labels]
+
+
+def answers_of(run: Path, predict: Any, name: str) -> Answers:
+    """What a model answers to each row alone, without padding."""
+    student = load_student(run / "student")
+    found = {}
+    for split in SPLITS:
+        tokens = encode(Run(run), student.folder, student.task, split)[0]
+        logits = []
+        with progress_bar(len(tokens), f"{name}, {split}", "row") as bar:
+            for row in range(len(tokens)):
+                logits.append(predict(*padded_inputs(tokens, np.array([row]), student.task.inputs).values()))
+                bar.update(1)
+        found[split] = np.concatenate(logits)
+    return found
+
+
+def source_answers(run: Path) -> tuple[Answers, Answers]:
+    """The fp32 student's logits and the labels of the rows, by split."""
+    student = load_student(run / "student")
+    labels = {
+        split: np.asarray(encode(Run(run), student.folder, student.task, split)[0].labels) for split in SPLITS
+    }
+    return answers_of(run, load_predictor("torch", student.folder, THREADS), "fp32"), labels
+
+
+def file_answers(run: Path, cell: str, rounding: str, rows: int) -> tuple[Answers, dict[str, Any]]:
+    """Export the student and ask the file. rows: of the training split, for GPTQ."""
+    student = load_student(run / "student")
+    tokens = encode(Run(run), student.folder, student.task, "train")[0]
+    options = ExportOptions(calibration=calibration_of(tokens, student.task.inputs, rows), rounding=rounding)
+    with tempfile.TemporaryDirectory() as scratch:
+        begun = time.perf_counter()
+        made = export(student.folder, *split_name(cell), Path(scratch) / cell, options)
+        seconds = time.perf_counter() - begun
+        found = answers_of(run, open_artifact(made, THREADS), f"{cell}, {rounding}")
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    facts = {"size_bytes": made.size_bytes, "seconds": seconds, "peak_rss_bytes": 1024 * int(peak.split()[1])}
+    return found, {**facts, "proof": made.proof}
+
+
+def compare(wanted: np.ndarray, got: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Figures of one file on one split."""
+    right = [float((logits.argmax(axis=1) == labels).mean()) for logits in (wanted, got)]
+    flips = int((wanted.argmax(axis=1) != got.argmax(axis=1)).sum())
+    error = float(np.square(got.astype(np.float64) - wanted).mean())
+    return {
+        "rows": len(got), "flips": flips, "flip_rate": flips / len(got), "mean_squared_error": error,
+        "accuracy": right[1], "accuracy_change": right[1] - right[0],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Print a table and write the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("int4.json"))
+    parser.add_argument("--rows", type=int, default=512, help="training rows to round by")
+    parser.add_argument("--cell", action="append", choices=CELLS, help="only these; repeatable")
+    options = parser.parse_args()
+    ((wanted, labels),) = apart(source_answers, [(options.run,)])
+    asked = [(cell, way) for cell in options.cell or CELLS for way in ("nearest", "gptq")]
+    calls = [(options.run, cell, way, options.rows) for cell, way in asked]
+    found: list[dict[str, Any]] = []
+    for (cell, way), (got, facts) in zip(asked, apart(file_answers, calls), strict=True):
+        splits = {split: compare(wanted[split], got[split], labels[split]) for split in SPLITS}
+        found.append({"cell": cell, "rounding": way, **facts, **splits})
+        versions = {name: version_of(name) for name in ("torch", "onnxruntime", "executorch", "coremltools")}
+        document = {"calibration_rows": options.rows, "files": found, "versions": versions}
+        write_json(options.out, {**document, "machine": describe_machine(THREADS)})
+    print(
+        "| file | rounding | flips, % | squared error | accuracy, points | flips, % (validation) | MB | s |"
+    )
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for one in found:
+        test, validation = one["test"], one["validation"]
+        print(
+            f"| {one['cell']} | {one['rounding']} | {test['flip_rate']:.2%} ({test['flips']}) | "
+            f"{test['mean_squared_error']:.5f} | {100 * test['accuracy_change']:+.2f} | "
+            f"{validation['flip_rate']:.2%} ({validation['flips']}) | {one['size_bytes'] / 1e6:.1f} | "
+            f"{one['seconds']:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
