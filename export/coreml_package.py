@@ -151,10 +151,33 @@ def _compressed(package: Any, scheme: str, ours: bool) -> Any:
     if scheme.startswith("palette"):
         require("sklearn")
         bits = int(scheme.removeprefix("palette"))
-        chosen = {"mode": "unique"} if ours else {"mode": "kmeans", "nbits": bits}
+        chosen = {"mode": "kmeans", "nbits": bits}
+        if ours:
+            chosen = {"mode": "custom", "lut_function": lambda values: table_and_indices(values, 2**bits)}
         setting = optimize.OpPalettizerConfig(**chosen, weight_threshold=MIN_ELEMENTS)
         return by(optimize.palettize_weights, setting)
     return package
+
+
+def table_and_indices(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The values there are, [size], padded with zeros, and for each value of the array which of them it is.
+
+    More than size of them: those of k-means, for a weight that nobody has rounded (position embeddings).
+    coremltools' own mode "unique" takes numpy's unique of fp16, which numpy 2.4.6 gets wrong: 16 values
+    came out as 42, and the table with 6 bits instead of 4.
+    """
+    found, indices = np.unique(values.astype(np.float32), return_inverse=True)
+    if len(found) > size:
+        import torch
+
+        from stillroom.export.rounding import palette_of
+
+        weight = torch.from_numpy(values.astype(np.float32))
+        palette = palette_of(weight, size, torch.ones_like(weight))
+        found, indices = palette.numpy(), torch.bucketize(weight, (palette[1:] + palette[:-1]) / 2).numpy()
+    table = np.zeros(size, dtype=values.dtype)
+    table[: len(found)] = found
+    return table, indices.reshape(-1).astype(np.uint8)
 
 
 def _describe(package: Any, task: TaskSpec, scheme: str, options: ExportOptions) -> None:

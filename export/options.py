@@ -51,4 +51,4 @@ def check_rounding(options: ExportOptions) -> None:
     if options.rounding == "gptq" and not options.calibration:
         raise UsageError("--rounding gptq needs texts: --calibration FILE")
     if options.rounding == "best" and not options.calibration:
-        say("  weights are rounded to nearest; with --calibration FILE fewer than half as many labels change")
+        say("  weights are rounded to nearest; with --calibration FILE about half as many labels change")

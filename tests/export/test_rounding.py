@@ -157,6 +157,8 @@ def test_core_ml_stores_them_exactly(
     made = export(folder, "coreml", scheme, tmp_path / scheme, options)
     wrapped = opened(folder)
     names = [WORDS, *linear_maps(wrapped)]
+    plain = export(folder, "coreml", scheme, tmp_path / "plain", ExportOptions(rounding="nearest"))
+    assert made.size_bytes < 1.1 * plain.size_bytes  # no table is longer than it was
     if scheme == "int4":
         round_to_blocks(wrapped, options, names, signed=False)
     else:
