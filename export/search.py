@@ -14,7 +14,6 @@ from stillroom.errors import UsageError
 from stillroom.export.targets import TARGETS
 
 ALIKE = 0.02  # files whose sizes, or times, differ by less are the same to a user: the more faithful wins
-TRIED_FURTHER = 2  # so many of the best are tried with another vocabulary, length or depth
 PARTS_KEPT = 3  # so many of the most sensitive parts are left in fp32, one after the other
 VOCABULARIES = (8000, 4000)  # tokens, beside the whole and what the training rows need
 TRIM = -1  # as a vocabulary: what the training rows need
@@ -179,7 +178,7 @@ def further_round(
     tried: Tried, limits: Limits, prefer: str, field: str, values: Sequence[int]
 ) -> list[Candidate]:
     """The best of so far with other values of a field: "vocabulary", "max_length" or "layers"."""
-    best = ranked(tried, limits, prefer)[:TRIED_FURTHER]
+    best = ranked(tried, limits, prefer)[:1]
     found = [_with(candidate, field, value) for candidate in best for value in values]
     return [candidate for candidate in found if candidate not in tried]
 

@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 from stillroom.errors import UsageError
 from stillroom.ranges import (
     BINS,
+    COUNTED,
     LEAST_SPAN,
     RULES,
     TAIL,
@@ -163,3 +164,15 @@ def test_ranges_are_read_as_they_were_written(ranges: dict[str, LinearRanges]) -
 def test_ranges_that_nobody_learned(facts: Any) -> None:
     with pytest.raises(UsageError, match="train it again"):
         ranges_from_dict(facts)
+
+
+@pytest.mark.parametrize("width", [32, 312, 384, 768, 1024, 3072])
+def test_of_a_large_tensor_every_channel_is_counted_alike(width: int) -> None:
+    values = np.broadcast_to(np.arange(width, dtype=np.float32) - width / 2, (600, width))
+    seen = SeenValues()
+    seen.add(values)
+    counted = int(seen.counts.sum())
+    assert counted == values.size or COUNTED // 3 < counted <= COUNTED
+    share = np.add.reduceat(seen.counts, np.arange(0, BINS, BINS // 16)) / counted
+    assert share.max() < 1.05 / 16 and share.min() > 0.95 / 16
+    assert (seen.low, seen.high) == (-width / 2, width / 2 - 1)

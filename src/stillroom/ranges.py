@@ -16,6 +16,8 @@ import numpy as np
 from stillroom.errors import UsageError
 
 BINS = 2048  # eight for each of the 256 steps
+COUNTED = 2**16  # values of one tensor that are counted; of a larger one some, evenly spread
+STRIDES = (1, 5, 7, 11, 13, 17, 23, 31, 43, 61, 89, 127)  # primes to widths of models: all channels are met
 LEAST_SPAN = 1e-9  # of a tensor that is 0 so far
 MEMORY = 0.99  # of the moving average: how much of it stays when another text comes
 TAIL = 1e-4  # share of all values that the percentile rule may cut off at either end
@@ -67,6 +69,8 @@ def _ends(pair: Any) -> Range:
 class SeenValues:
     """Counts of a tensor's values in BINS bins of [-span, span]; span doubles when a value lies outside.
 
+    Of large tensors about COUNTED values at a time are counted; the ends are those of all.
+
     low, high: the least and the largest value. mean_low, mean_high: moving averages of each text's.
     """
 
@@ -92,7 +96,10 @@ class SeenValues:
             self.counts[quarter:-quarter] = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts[:quarter] = self.counts[-quarter:] = 0
             self.span *= 2
-        at = ((values.reshape(-1) + self.span) * (BINS / 2 / self.span)).astype(np.int32)
+        stride = next(
+            stride for stride in STRIDES if stride * COUNTED >= values.size or stride == STRIDES[-1]
+        )
+        at = ((values.reshape(-1)[::stride] + self.span) * (BINS / 2 / self.span)).astype(np.int32)
         self.counts += np.bincount(np.minimum(at, BINS - 1), minlength=BINS)
 
     def centres(self) -> np.ndarray:

@@ -119,9 +119,9 @@ def _confirmed(search: Search, best: Candidate, tried: Tried, out: Path) -> dict
     run, limits = search.run, search.limits
     source = model_of(run, search.recipe, best.model, search.work, search.ends)
     if not file_of(search, best).is_dir():
-        for problem in (found.get("problem") for found in make(search, source, [best]).values()):
-            if problem:
-                raise CheckFailed(problem)
+        for _, made in make(search, {best: source}):
+            if "made" not in made:
+                raise CheckFailed(made.get("problem", "the time limit came before it was exported again"))
     sources = {best.name: str(source.resolve())}
     ((_, proof),) = verify_artifacts(run, sources, artifacts=search.work / "artifacts")
     if proof["failure"]:

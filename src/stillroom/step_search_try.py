@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,27 +142,26 @@ def try_round(search: Search, candidates: Sequence[Candidate], tried: Tried) -> 
         tried[candidate] = replace(tried[candidate], **facts)
         write_json(_record(search, candidate), {"name": candidate.name, "found": asdict(tried[candidate])})
 
+    folders: dict[Candidate, Path] = {}  # by model
     for model, group in _by(left(), lambda it: it.model).items():
         if search.over:
             return
         try:
-            folder = model_of(search.run, search.recipe, model, search.work, search.ends)
+            folders[model] = model_of(search.run, search.recipe, model, search.work, search.ends)
         except Terminated:
             if search.over:
                 return
             raise
-        elements = weight_elements(check_model_folder(folder).tensors)
+        elements = weight_elements(check_model_folder(folders[model]).tensors)
         for candidate in group:
             if tried[candidate].size_bytes is None:
                 note(candidate, size_bytes=elements * SCHEMES[candidate.scheme].weight_bits // 8)
-        lacking = [
-            it for it in group if it in left() and not (tried[it].made and file_of(search, it).is_dir())
-        ]
-        if lacking:
-            for candidate, found in make(search, folder, lacking).items():
-                note(candidate, **found)
-        _compare(search, folder, [it for it in group if it in left()], tried, note)
-        _time(search, folder, [it for it in group if it in left()], note)
+    lacking = [it for it in left() if not (tried[it].made and file_of(search, it).is_dir())]
+    for candidate, found in make(search, {it: folders[it.model] for it in lacking}):
+        note(candidate, **found)
+    for model, folder in folders.items():
+        _compare(search, folder, [it for it in left() if it.model == model], tried, note)
+        _time(search, folder, [it for it in left() if it.model == model], note)
 
 
 def _by(candidates: Sequence[Candidate], key: Callable[[Candidate], Any]) -> dict[Any, list[Candidate]]:
@@ -204,31 +203,29 @@ def file_of(search: Search, candidate: Candidate) -> Path:
     return search.work / "artifacts" / candidate.name
 
 
-def make(search: Search, folder: Path, wanted: Sequence[Candidate]) -> dict[Candidate, dict[str, Any]]:
-    """Export a model folder to some files, as long as there is time: what Found knows of each.
+def make(search: Search, wanted: Mapping[Candidate, Path]) -> Iterator[tuple[Candidate, dict[str, Any]]]:
+    """Export model folders to files, as long as there is time: each candidate and what Found knows of it.
 
     Two at a time, each in a process of its own: exporters are Python, which uses one core.
     """
     from stillroom.export.options import ExportOptions
 
     export = search.recipe.export
-    calibration = calibration_rows(search.run, folder, export.calibration_rows)
+    texts = {it: calibration_rows(search.run, it, export.calibration_rows) for it in set(wanted.values())}
     calls, ends = [], time.time() + search.ends - time.monotonic()  # which every process knows
-    for it in wanted:
+    for it, folder in wanted.items():
         options = ExportOptions(
-            calibration=calibration,
+            calibration=texts[folder],
             ranges=export.ranges,
             rounding=export.rounding,
             keep=it.keep,
             prefer_learned=True,
         )
         calls.append((folder, it.target, it.scheme, file_of(search, it), options, ends))
-    found = {}
     with progress_bar(len(wanted), "export", "file") as bar:
         for candidate, facts in zip(wanted, apart(make_file, calls, JOBS), strict=True):
-            found[candidate] = facts
+            yield candidate, facts
             bar.update(1)
-    return found
 
 
 def weight_elements(shapes: dict[str, Any]) -> int:

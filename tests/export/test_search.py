@@ -110,7 +110,6 @@ def test_rounds() -> None:
     wanted = further_round(tried, LIMITS, "size", "vocabulary", (TRIM, 8000))
     assert [it.name for it in wanted] == [
         "onnx-int4+vocabulary-trim", "onnx-int4+vocabulary-8000",
-        "onnx-int8-dynamic+vocabulary-trim", "onnx-int8-dynamic+vocabulary-8000",
     ]  # fmt: skip
     assert not further_round({**tried, **dict.fromkeys(wanted, found())}, LIMITS, "size", "layers", ())
 
