@@ -5,7 +5,7 @@ trace(G E H E'): H [in, in] sums x x' over what goes in, each x weighted by how 
 [out, out] sums g g' over the gradients of the logits at what comes out (Kronecker factors of the curvature,
 https://arxiv.org/abs/1503.05671). GPTQ (https://arxiv.org/abs/2210.17323) rounds input by input and lets the
 inputs not yet rounded make up for the error, as H says; the same is done here for the outputs, as G says,
-which https://arxiv.org/abs/2505.22988 found to matter more. A word embedding has no H, and its G takes the
+in the manner of https://arxiv.org/abs/2505.22988. A word embedding has no H, and its G takes the
 place of H: the dimensions of a row make up for one another.
 """
 

@@ -184,6 +184,9 @@ def export(
     if rounds_weights(scheme):
         check_rounding(options)
     task = replace(student.task, max_length=(options.lengths or (student.task.max_length,))[-1])
+    # A file made for shorter texts than its source reads is measured on what it will read of them.
+    texts = tuple(tuple(array[:, : task.max_length] for array in batch) for batch in options.calibration)
+    options = replace(options, calibration=texts)
     shapes = check_model_folder(model).tensors
     with staged_folder(out) as partial:
         with quiet():

@@ -4,6 +4,7 @@ RUN: a finished folder of `stillroom run` or `stillroom distill`. Its student is
 4-bit weights or a palette, rounded to nearest by the target's own tool and by GPTQ on rows it was trained on,
 and each file answers the test and the validation split, row by row. Prints flips against the fp32 student,
 the mean squared error of the logits, the change of accuracy, and size. Each file in a process of its own.
+OUT keeps what it has of cells that are not asked for.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from stillroom.benchmarks.machine import describe_machine
 from stillroom.export.options import ExportOptions
 from stillroom.export.targets import export, load_predictor, open_artifact, split_name
 from stillroom.extras import version_of
-from stillroom.files import write_json
+from stillroom.files import read_json, write_json
 from stillroom.observe import calibration_of
 from stillroom.progress import progress_bar
 from stillroom.step_data import encode
@@ -97,7 +98,8 @@ def main() -> None:
     ((wanted, labels),) = apart(source_answers, [(options.run,)])
     asked = [(cell, way) for cell in options.cell or CELLS for way in ("nearest", "gptq")]
     calls = [(options.run, cell, way, options.rows) for cell, way in asked]
-    found: list[dict[str, Any]] = []
+    kept = read_json(options.out)["files"] if options.out.is_file() else []
+    found: list[dict[str, Any]] = [one for one in kept if (one["cell"], one["rounding"]) not in asked]
     for (cell, way), (got, facts) in zip(asked, apart(file_answers, calls), strict=True):
         splits = {split: compare(wanted[split], got[split], labels[split]) for split in SPLITS}
         found.append({"cell": cell, "rounding": way, **facts, **splits})
