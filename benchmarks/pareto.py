@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stillroom.benchmarks.plots import LIGHT, WIDTH_IN, drawing, place_labels, scale_axis, svg_text
+from stillroom.benchmarks.plots import LIGHT, drawing, legend_above, place_labels, size_against, svg_text
 from stillroom.errors import UsageError
 from stillroom.extras import require
 
@@ -25,22 +25,14 @@ def pareto_svg(facts: dict[str, Any]) -> str:
     when nothing was timed.
     """
     require("matplotlib")
-    from matplotlib.figure import Figure
-
     rows = [row for row in facts["tried"] if row["p90_ms"] is not None]
     if not rows:
         raise UsageError("no file was timed: there is nothing to plot")
     points = [(row["size_bytes"] / 1e6, row["p90_ms"]) for row in rows]
     with drawing():
-        figure = Figure(figsize=(WIDTH_IN, 3.9), dpi=72, facecolor=LIGHT.paper)
-        axes = figure.add_axes((0.09, 0.12, 0.88, 0.75), facecolor="none")
-        axes.grid(True)
-        axes.set_axisbelow(True)
-        axes.set_xlabel(f"size, MB{scale_axis(axes, 'x', [x for x, _ in points])}")
-        title = f"p90 at the longest input, ms{scale_axis(axes, 'y', [y for _, y in points])}"
-        axes.set_title(title, loc="left", color=LIGHT.muted, pad=22)
+        figure, axes = size_against("p90 at the longest input, ms", points)
         holding = front([point for point, row in zip(points, rows, strict=True) if row["holds"]])
-        axes.plot(*zip(*holding, strict=True), color=LIGHT.grid, linewidth=1.5) if holding else None
+        axes.plot([x for x, _ in holding], [y for _, y in holding], color=LIGHT.grid, linewidth=1.5)
         for (x, y), row in zip(points, rows, strict=True):
             color = LIGHT.student if row["verdict"] == "winner" else LIGHT.teacher
             fill = color if row["holds"] else LIGHT.paper
@@ -64,8 +56,4 @@ def _legend(axes: Any) -> None:
         "holds all limits": {"color": LIGHT.teacher},
         "misses one": {"facecolor": LIGHT.paper, "edgecolor": LIGHT.teacher, "linewidth": 1.6},
     }
-    handles = [axes.scatter([], [], s=45, label=label, **style) for label, style in marks.items()]
-    axes.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=3, frameon=False, fontsize=9,
-        handletextpad=0.1, columnspacing=1.2, borderpad=0.2,
-    )  # fmt: skip
+    legend_above(axes, [axes.scatter([], [], s=45, label=label, **style) for label, style in marks.items()])

@@ -87,21 +87,13 @@ def scatter_svg(results: dict[str, Any]) -> str:
     The text of an SVG element, with a light background. Raises UsageError without matplotlib or timed rows.
     """
     require("matplotlib")
-    from matplotlib.figure import Figure
-
     rows = [row for row in all_rows(results) if row["latency_ms"]]
     if not rows:
         raise UsageError("no row was timed: there is nothing to plot")
     points = [(row["size_bytes"] / 1e6, row["latency_ms"]["p50"]) for row in rows]
     with drawing():
-        figure = Figure(figsize=(WIDTH_IN, 3.9), dpi=72, facecolor=LIGHT.paper)
-        axes = figure.add_axes((0.09, 0.12, 0.88, 0.75), facecolor="none")
-        axes.grid(True)
-        axes.set_axisbelow(True)
-        axes.set_xlabel(f"size, MB{scale_axis(axes, 'x', [x for x, _ in points])}")
         length = max(results["workload"]["lengths"])
-        title = f"median latency at {length} tokens, ms{scale_axis(axes, 'y', [y for _, y in points])}"
-        axes.set_title(title, loc="left", color=LIGHT.muted, pad=22)
+        figure, axes = size_against(f"median latency at {length} tokens, ms", points)
         for row, (x, y) in zip(rows, points, strict=True):
             color = getattr(LIGHT, row["role"])
             fill = LIGHT.paper if row["target"] == "torch" else color
@@ -112,7 +104,21 @@ def scatter_svg(results: dict[str, Any]) -> str:
         return svg_text(figure, "scatter", "Size against median latency of each model and file")
 
 
-def scale_axis(axes: Any, direction: str, values: list[float]) -> str:
+def size_against(title: str, points: list[tuple[float, float]]) -> tuple[Any, Any]:
+    """A figure, and its axes scaled for points of size in MB and what the title says."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_IN, 3.9), dpi=72, facecolor=LIGHT.paper)
+    axes = figure.add_axes((0.09, 0.12, 0.88, 0.75), facecolor="none")
+    axes.grid(True)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(f"size, MB{_scale(axes, 'x', [x for x, _ in points])}")
+    title += _scale(axes, "y", [y for _, y in points])
+    axes.set_title(title, loc="left", color=LIGHT.muted, pad=22)
+    return figure, axes
+
+
+def _scale(axes: Any, direction: str, values: list[float]) -> str:
     """Scale one axis from 0, or by powers where small values would all be at 0; what to say of it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -135,6 +141,11 @@ def _legend(axes: Any, rows: list[dict[str, Any]]) -> None:
     if any(row["target"] == "torch" for row in rows):
         hollow = {"facecolor": LIGHT.paper, "edgecolor": LIGHT.muted, "linewidth": 1.6}
         handles.append(axes.scatter([], [], s=45, label="hollow: torch", **hollow))
+    legend_above(axes, handles)
+
+
+def legend_above(axes: Any, handles: list[Any]) -> None:
+    """One line of marks and their names above a plot."""
     axes.legend(
         handles=handles,
         loc="lower left",

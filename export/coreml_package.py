@@ -18,7 +18,7 @@ import stillroom
 from stillroom.errors import UsageError
 from stillroom.extras import require, version_of
 from stillroom.files import read_json
-from stillroom.scheme import rounds_weights
+from stillroom.scheme import INT4_BLOCK, rounds_weights
 from stillroom.student import load_model
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _compressed(package: Any, scheme: str, ours: bool) -> Any:
         return by(optimize.linear_quantize_weights, setting)  # per output channel
     if scheme == "int4" and not ours:
         setting = optimize.OpLinearQuantizerConfig(
-            mode="linear_symmetric", dtype="int4", granularity="per_block", block_size=32,
+            mode="linear_symmetric", dtype="int4", granularity="per_block", block_size=INT4_BLOCK,
             weight_threshold=MIN_ELEMENTS,
         )  # fmt: skip
         return by(optimize.linear_quantize_weights, setting)

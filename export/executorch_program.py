@@ -10,6 +10,7 @@ import numpy as np
 from stillroom.errors import UsageError, first_line
 from stillroom.extras import require, version_of
 from stillroom.files import write_json
+from stillroom.scheme import INT4_BLOCK
 from stillroom.student import load_model, load_student
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ FILE = "model.pte"
 RECORD_FILE = "model.etrecord"  # for ExecuTorch's profiler: names operators in the source
 DELEGATION_FILE = "delegation.json"
 SCHEMES = ("fp32", "int8-dynamic", "int8-static", "int4")
-GROUP = 32  # weights that share a scale in int4
 
 
 def tool_versions() -> dict[str, str]:
@@ -126,14 +126,14 @@ def _round_to_int4(wrapped: Any, options: ExportOptions) -> None:
         for name, rounded in found.items():
             zeros = torch.zeros_like(rounded.scales, dtype=torch.int8)
             weight = IntxUnpackedToInt8Tensor(
-                rounded.steps, rounded.scales, zeros, torch.int4, (1, GROUP), torch.float32,  # type: ignore[attr-defined]
+                rounded.steps, rounded.scales, zeros, torch.int4, (1, INT4_BLOCK), torch.float32,  # type: ignore[attr-defined]
                 "int8_asym_per_token",
             )  # fmt: skip
             wrapped.get_submodule(name).weight = torch.nn.Parameter(weight, requires_grad=False)
         return
     setting = Int8DynamicActivationIntxWeightConfig(
         weight_dtype=torch.int4,  # type: ignore[attr-defined]
-        weight_granularity=PerGroup(GROUP),
+        weight_granularity=PerGroup(INT4_BLOCK),
     )
     quantize_(wrapped, setting, filter_fn=lambda module, _: _has_groups(module))
 
@@ -141,7 +141,7 @@ def _round_to_int4(wrapped: Any, options: ExportOptions) -> None:
 def _has_groups(module: Any) -> bool:
     import torch
 
-    return isinstance(module, torch.nn.Linear) and module.in_features % GROUP == 0
+    return isinstance(module, torch.nn.Linear) and module.in_features % INT4_BLOCK == 0
 
 
 def import_runtime() -> None:

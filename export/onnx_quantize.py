@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stillroom.scheme import INT4_BLOCK
+
 if TYPE_CHECKING:
     from stillroom.export.options import ExportOptions
 
 # Attention is left out: rewriting it gives a QAttention that does not load.
 WITH_WEIGHTS = ("MatMul", "Gemm", "Gather")
 FP32_OPERATORS = ("Attention", "Gelu")  # in fp16 they cost casts around them, 7 % of the whole (docs/log.md)
-INT4_BLOCK = 32  # weights that share a scale
 INT8_ARITHMETIC = 4  # MatMulNBits' accuracy_level: activations rounded to 8 bits, integer products
 
 

@@ -69,8 +69,8 @@ def by_emulation(
         tuple(array[at : at + 1] for array in batch) for batch in calibration for at in range(len(batch[0]))
     )
     rows = list(itertools.islice(texts, EVIDENCE_ROWS))  # one by one: a dynamic scheme has ranges for each
-    ranges_of = own_ranges(wrapped) if ranges is None else lambda _: ranges
-    found = without_vnni(wrapped, ranges_of, numerics, kind, rows)
+    asked = [(own_ranges(wrapped, row), [row]) for row in rows] if ranges is None else [(ranges, rows)]
+    found = without_vnni(wrapped, asked, numerics, kind)
     share = found.saturated / found.dot_products
     reason = (
         f"on x86 without VNNI {share:.3%} of dot products saturate, and {found.agreement.flip_rate:.2%} of "

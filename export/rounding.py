@@ -13,11 +13,11 @@ from torch import Tensor
 from stillroom.export.gptq import Curvature, Grid, ToGrid, curvatures, rounded
 from stillroom.observe import linear_maps
 from stillroom.progress import progress_bar
+from stillroom.scheme import INT4_BLOCK
 
 if TYPE_CHECKING:
     from stillroom.export.options import ExportOptions
 
-BLOCK = 32  # weights of a row that share a scale
 LOW, HIGH = -8, 7  # steps of a weight
 LEAST_SCALE = 2.0**-14  # the least that fp16 holds in full
 SCALES_TRIED = 50
@@ -29,31 +29,31 @@ WORDS = "words"
 
 @dataclass(frozen=True)
 class Rounded:
-    """A weight [rows, columns] in blocks: steps int8, -8 to 7; scales float32 [rows, columns / BLOCK]."""
+    """A weight [rows, columns]: steps int8, -8 to 7; scales float32 [rows, columns / INT4_BLOCK]."""
 
     steps: Tensor
     scales: Tensor
 
     def values(self) -> Tensor:
         """What every runtime computes with: float32 [rows, columns]."""
-        return self.steps * self.scales.repeat_interleave(BLOCK, dim=1)
+        return self.steps * self.scales.repeat_interleave(INT4_BLOCK, dim=1)
 
 
 def round_to_blocks(
     wrapped: Any, options: ExportOptions, names: Sequence[str], signed: bool
 ) -> dict[str, Rounded]:
     """Round weights of an ExportModel in place: linear maps by name, and WORDS. Those whose rows are no
-    multiple of BLOCK long stay as they are and are left out.
+    multiple of INT4_BLOCK long stay as they are and are left out.
 
     signed: scales below 0 are allowed, which make 8 steps up instead of 7. All scales are bfloat16 numbers
     that fp16 holds too, so that every file holds them exactly.
     """
     found = {}
-    fit = [name for name in names if wrapped.get_submodule(name).weight.shape[1] % BLOCK == 0]
+    fit = [name for name in names if wrapped.get_submodule(name).weight.shape[1] % INT4_BLOCK == 0]
     for name, weight, curvature in _in_turn(wrapped, options, fit):
         scales = best_scales(weight, signed)
         near = _round(weight, curvature, block_grid(scales))
-        steps = torch.round(near / scales.repeat_interleave(BLOCK, dim=1)).to(torch.int8)
+        steps = torch.round(near / scales.repeat_interleave(INT4_BLOCK, dim=1)).to(torch.int8)
         found[name] = Rounded(steps, scales)
         weight.copy_(found[name].values())
     return found
@@ -107,8 +107,8 @@ def groups_of(wrapped: Any, names: Sequence[str]) -> list[list[str]]:
 
 
 def best_scales(weight: Tensor, signed: bool) -> Tensor:
-    """The scales of least squared error, float32 [rows, columns / BLOCK], of those around the largest."""
-    blocks = weight.reshape(len(weight), -1, BLOCK)
+    """Of scales around the largest those of least squared error, float32 [rows, columns / INT4_BLOCK]."""
+    blocks = weight.reshape(len(weight), -1, INT4_BLOCK)
     largest = blocks.gather(2, blocks.abs().argmax(dim=2, keepdim=True))[..., 0]
     top = largest / LOW if signed else largest.abs() / (HIGH + 0.5)
     best, least = torch.empty_like(top), torch.full_like(top, torch.inf)
@@ -129,14 +129,14 @@ def storable(scales: Tensor) -> Tensor:
 
 
 def block_grid(scales: Tensor) -> Grid:
-    """Steps of LOW to HIGH times a scale; scales: [rows, columns / BLOCK]."""
+    """Steps of LOW to HIGH times a scale; scales: [rows, columns / INT4_BLOCK]."""
     by_block = scales.T.contiguous()
 
     def of_rows(rows: Tensor) -> ToGrid:
         own = by_block[:, rows]
 
         def to_grid(values: Tensor, column: int) -> Tensor:
-            scale = own[column // BLOCK]
+            scale = own[column // INT4_BLOCK]
             return torch.round(values / scale).clamp_(LOW, HIGH).mul_(scale)
 
         return to_grid

@@ -8,7 +8,7 @@ PMADDUBSW). With VNNI, and on ARM, sums are made in 32 bits. Weights of at most 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,16 +62,13 @@ def cut_off(activations: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, i
 
 
 def without_vnni(
-    wrapped: Any,
-    ranges_of: Callable[[Batch], Ranges],
-    numerics: Numerics,
-    kind: str,
-    batches: Sequence[Batch],
+    wrapped: Any, asked: Sequence[tuple[Ranges, Sequence[Batch]]], numerics: Numerics, kind: str
 ) -> Saturation:
     """Answers of an ExportModel in 8 bits to batches, by saturating kernels and by exact ones.
 
-    ranges_of: the same for every batch, or the batch's own, as a dynamic scheme has them (own_ranges).
-    numerics: with unsigned activations, as onnxruntime has on x86. kind: of task.
+    asked: ranges with the batches that are rounded by them; one pair for a static scheme, one for each text
+    for a dynamic one (own_ranges). numerics: with unsigned activations, as onnxruntime has on x86. kind: of
+    task.
     """
     import torch
 
@@ -87,18 +84,18 @@ def without_vnni(
         counts[1] += cut
         return exact - (torch.from_numpy(lost) * static.scales * static.input[0]).reshape(exact.shape)
 
-    with progress_bar(len(batches), "without VNNI", "batch") as bar:
-        for batch in batches:
-            with static_int8.in_static_int8(wrapped, ranges_of(batch), numerics):
-                wanted.append(answers(wrapped, [batch]))
+    with progress_bar(len(asked), "without VNNI", "range") as bar:
+        for ranges, batches in asked:
+            with static_int8.in_static_int8(wrapped, ranges, numerics):
+                wanted.append(answers(wrapped, batches))
                 for module in wrapped.modules():
                     if isinstance(module, static_int8.StaticLinear):
                         module.register_forward_hook(saturate)
-                got.append(answers(wrapped, [batch]))
+                got.append(answers(wrapped, batches))
             bar.update(1)
     return Saturation(counts[0], counts[1], compare_logits(np.concatenate(wanted), np.concatenate(got), kind))
 
 
-def own_ranges(wrapped: Any) -> Callable[[Batch], Ranges]:
-    """The ranges of each batch by itself, nothing cut off: how a dynamic scheme rounds."""
-    return lambda batch: ranges_by(seen_values(wrapped, [batch], description=""), "minmax", "minmax")
+def own_ranges(wrapped: Any, batch: Batch) -> Ranges:
+    """The ranges of a batch by itself, nothing cut off: how a dynamic scheme rounds."""
+    return ranges_by(seen_values(wrapped, [batch], description=""), "minmax", "minmax")

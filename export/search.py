@@ -156,7 +156,9 @@ def first_round(targets: Sequence[str]) -> list[Candidate]:
     return [Candidate(target, scheme) for target in targets for scheme in TARGETS[target].schemes]
 
 
-def parts_round(tried: Tried, limits: Limits, prefer: str, sensitive: Callable[[], Sequence[str]]) -> Any:
+def parts_round(
+    tried: Tried, limits: Limits, prefer: str, sensitive: Callable[[], Sequence[str]]
+) -> list[Candidate]:
     """Static int8 with its most sensitive parts left in fp32, where that could help: it costs size and time.
 
     sensitive: measures the groups, the most sensitive first; called only if needed.

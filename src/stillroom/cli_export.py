@@ -60,14 +60,11 @@ def _text_input_line(folder: Path, without_bytes: int) -> str:
 def _calibration(options: argparse.Namespace) -> Any:
     if options.calibration is None:
         return ()
-    from stillroom.observe import calibration_of
-    from stillroom.step_data import encode_for
-    from stillroom.student import load_student
+    from stillroom.step_export import calibration_by
     from stillroom.text import Columns, read_rows
 
-    task = load_student(options.model).task
     rows = read_rows(options.calibration, Columns(options.text_column, "", options.pair_column))
-    return calibration_of(encode_for(options.model, task, rows), task.inputs, options.calibration_rows)
+    return calibration_by(options.model, rows, options.calibration_rows)
 
 
 def search_files(options: argparse.Namespace) -> Answer:

@@ -23,6 +23,6 @@ DEVICES = {
     # arm64 adds all products in 32 bits, and multiplies int8 by int8 at least as fast as uint8 by int8.
     "android": Device("onnx-int8-dynamic", signed=True, portable=False),
     "ios": Device("coreml-int8-weights", signed=True, portable=False),
-    # x86 multiplies uint8 by int8, and int8 by int8 three times as slowly; not every server has VNNI.
+    # x86 multiplies uint8 by int8, and int8 by int8 four times as slowly; not every server has VNNI.
     "server": Device("onnx-int8-dynamic", signed=False, portable=True),
 }

@@ -68,6 +68,8 @@ RANGE_RULES = ("best", "minmax", "moving-average", "percentile", "entropy", "mse
 # What may be small in the one that wins a search (export/search.py).
 PREFERENCES = ("size", "speed", "agreement")
 
+INT4_BLOCK = 32  # weights of a row that share a scale in int4, in every format
+
 # How weights of 4 bits and of palettes may be rounded; best: see export/options.py.
 ROUNDINGS = ("best", "nearest", "gptq")
 

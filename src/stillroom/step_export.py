@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stillroom.apart import apart
 from stillroom.artifact import SCHEMA_VERSION
 from stillroom.files import staged_folder
+from stillroom.observe import Batch, calibration_of
 from stillroom.recipe import Recipe
-from stillroom.scheme import rounds_weights
-from stillroom.step_data import encode
+from stillroom.splits import load_splits
+from stillroom.step_data import encode_for
 from stillroom.steps import Run, do_step, recorded
+from stillroom.text import Row
 
 TEACHER_ARTIFACT = "teacher-onnx-fp32"  # the yardstick: the teacher as other exporters write it
 
@@ -34,8 +37,6 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
     for name, source in sources.items():
         of_target.setdefault(split_name(name.removeprefix("teacher-"))[0], {})[name] = source
 
-    small = any(rounds_weights(split_name(name)[1]) for name in recipe.export.artifacts)
-
     def work() -> dict[str, Any]:
         facts: dict[str, Any] = {}
         calibration = calibration_rows(run, run.folder / "student", recipe.export.calibration_rows)
@@ -52,8 +53,7 @@ def export_step(run: Run, recipe: Recipe) -> dict[str, Any]:
 
     made_from = {
         "artifacts": list(recipe.export.artifacts),
-        "calibration": [recipe.export.calibration_rows, recipe.export.ranges],
-        **({"rounding": recipe.export.rounding} if small else {}),
+        "calibration": [recipe.export.calibration_rows, recipe.export.ranges, recipe.export.rounding],
         "schema_version": SCHEMA_VERSION,  # files of an older one are made again
         **recorded(run, "teacher", "student"),
     }
@@ -85,13 +85,18 @@ def export_files(
     return facts
 
 
-def calibration_rows(run: Run, folder: Path, rows: int) -> Any:
+def calibration_rows(run: Run, folder: Path, count: int) -> tuple[Batch, ...]:
     """Training rows of the run as a student folder's inputs: int8 is measured, 4 bits are rounded by them."""
-    from stillroom.observe import calibration_of
-    from stillroom.student import load_student
+    return calibration_by(folder, load_splits(run.folder / "data").train, count)
 
-    task = load_student(folder).task
-    return calibration_of(encode(run, folder, task, "train")[0], task.inputs, rows)
+
+def calibration_by(folder: Path, rows: Sequence[Row], count: int) -> tuple[Batch, ...]:
+    """So many of some rows, evenly spread, as a model folder's inputs. No others are encoded."""
+    from stillroom.student import load_student
+    from stillroom.tokens import spread_rows
+
+    task, chosen = load_student(folder).task, spread_rows(len(rows), count)
+    return calibration_of(encode_for(folder, task, [rows[at] for at in chosen]), task.inputs, count)
 
 
 def bundle_step(run: Run, recipe: Recipe) -> dict[str, Any]:

@@ -183,20 +183,32 @@ def _known(search: Search, candidate: Candidate) -> Found:
 
 def _record(search: Search, candidate: Candidate) -> Path:
     """Where what is known of a candidate is kept, by all that it depends on."""
-    from stillroom.benchmarks.machine import describe_machine
     from stillroom.export.targets import TARGETS
 
+    tools = TARGETS[candidate.target].tool_versions()
+    key = {"candidate": asdict(candidate), "tools": tools, **_same_for_all(search)}
+    return search.work / "tried" / f"{sha256_json(key)}.json"
+
+
+@functools.cache
+def _same_for_all(search: Search) -> dict[str, Any]:
+    """What every candidate of a search depends on."""
+    from stillroom.benchmarks.machine import describe_machine
+
     threads = search.recipe.measure.threads
-    key = {
-        "candidate": asdict(candidate),
+    return {
         "export": asdict(search.recipe.export),
         "stillroom": stillroom.__version__,
-        "tools": TARGETS[candidate.target].tool_versions(),
         "machine": [describe_machine(threads)["cpu"], threads],
         "judged": [search.seed, search.validation_rows],
         **recorded(search.run, "data", "teacher", "student"),
     }
-    return search.work / "tried" / f"{sha256_json(key)}.json"
+
+
+@functools.cache
+def _validation(search: Search, folder: Path) -> Tokens:
+    """The validation split as a model folder reads it."""
+    return encode(search.run, folder, load_student(folder).task, "validation")[0]
 
 
 def file_of(search: Search, candidate: Candidate) -> Path:
@@ -261,7 +273,7 @@ def _reference(search: Search) -> tuple[np.ndarray, np.ndarray, float]:
 
     folder = search.run.folder / "student"
     task = load_student(folder).task
-    tokens, _ = encode(search.run, folder, task, "validation")
+    tokens = _validation(search, folder)
     rows = np.arange(len(tokens))
     if len(rows) > search.validation_rows:
         rows = np.sort(np.random.default_rng(search.seed).permutation(rows)[: search.validation_rows])
@@ -291,7 +303,7 @@ def _compare(search: Search, folder: Path, group: list[Candidate], tried: Tried,
         return
     rows, of_student, whole_score = _reference(search)
     task = load_student(folder).task
-    tokens, _ = encode(search.run, folder, task, "validation")
+    tokens = _validation(search, folder)
     with progress_bar(len(wanted), "compare", "file") as bar:
         for candidate in wanted:
             if search.over:
@@ -338,7 +350,7 @@ def measured(search: Search, folder: Path, files: dict[str, Path]) -> dict[str, 
     from stillroom.benchmarks.workload import Workload
     from stillroom.export.bundle import artifact_at
 
-    tokens, _ = encode(search.run, folder, load_student(folder).task, "validation")
+    tokens = _validation(search, folder)
     artifacts = {name: artifact_at(path) for name, path in files.items()}
     ((length, inputs),) = {(it.task.max_length, it.task.inputs) for it in artifacts.values()}
     ids = tuple(int(token) for token in np.resize(tokens.ids, length))

@@ -40,7 +40,7 @@ def sensitivity_of_run(folder: Path, rows: int) -> tuple[str, dict[str, Any]]:
     model = simulated(student, options, Numerics())
     found = sensitivities(model, batches)
     few = batches[: max(1, len(batches) * SATURATION_ROWS // rows)]
-    cut = without_vnni(model.wrapped, lambda _: model.ranges, model.numerics, model.kind, few)
+    cut = without_vnni(model.wrapped, [(model.ranges, few)], model.numerics, model.kind)
     facts = {
         "rows": sum(len(batch[0]) for batch in batches),
         "groups": [asdict(one) for one in found],

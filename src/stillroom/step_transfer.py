@@ -121,7 +121,7 @@ def augmented_rows(
 
     source: the folder the teacher came from, whose masked-LM head a fine-tuned teacher has lost.
     """
-    from stillroom.tokens import first_rows, joined
+    from stillroom.tokens import joined, some_rows
 
     copies = recipe.student.augment_copies
     if not copies:
@@ -129,7 +129,7 @@ def augmented_rows(
     from stillroom.distill.augment import augmented
 
     more, method = augmented(
-        first_rows(tokens, labelled), source, fingerprint(source), copies, recipe.seed,
+        some_rows(tokens, np.arange(labelled)), source, fingerprint(source), copies, recipe.seed,
         run.work / "student" / "augmented",
     )  # fmt: skip
     say(f"  augmentation: {method}")

@@ -147,18 +147,6 @@ def without_labels(tokens: Tokens) -> Tokens:
     return replace(tokens, labels=np.full_like(tokens.labels, unknown))
 
 
-def first_rows(tokens: Tokens, count: int) -> Tokens:
-    """So many rows from the first on."""
-    end = int(tokens.offsets[count])
-    return replace(
-        tokens,
-        ids=tokens.ids[:end],
-        type_ids=tokens.type_ids[:end],
-        offsets=tokens.offsets[: count + 1],
-        labels=tokens.labels[:count],
-    )
-
-
 def some_rows(tokens: Tokens, rows: np.ndarray) -> Tokens:
     """These rows, in this order."""
     at = [np.arange(tokens.offsets[row], tokens.offsets[row + 1]) for row in rows]

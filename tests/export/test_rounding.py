@@ -20,7 +20,6 @@ from stillroom.export.encoder import ExportModel
 from stillroom.export.onnx_int4 import pack
 from stillroom.export.options import ExportOptions
 from stillroom.export.rounding import (
-    BLOCK,
     WORDS,
     best_scales,
     block_grid,
@@ -32,6 +31,7 @@ from stillroom.export.rounding import (
     storable,
 )
 from stillroom.observe import calibration_of, linear_maps
+from stillroom.scheme import INT4_BLOCK
 from stillroom.step_data import encode_for
 from stillroom.student import load_model, load_student
 from stillroom.text import Row
@@ -64,7 +64,7 @@ def test_scales_are_better_than_the_largest_weights(weight: np.ndarray, signed: 
     scales = best_scales(given_, signed)
     assert torch.equal(scales, scales.to(torch.bfloat16).float()) and (signed or (scales > 0).all())
     assert torch.equal(scales, scales.half().float())
-    blocks = weight.reshape(len(weight), -1, BLOCK)
+    blocks = weight.reshape(len(weight), -1, INT4_BLOCK)
 
     def error(scale: np.ndarray) -> np.ndarray:
         steps = np.clip(np.round(blocks / scale[..., None]), -8, 7)
@@ -72,7 +72,7 @@ def test_scales_are_better_than_the_largest_weights(weight: np.ndarray, signed: 
 
     plain = storable(torch.from_numpy(np.abs(blocks).max(axis=2) / 7.5)).numpy()
     # One of those tried is within a hundredth of it; what that may cost, and fp32.
-    assert (error(scales.numpy()) <= error(plain) * 1.1 + BLOCK * (0.2 * plain) ** 2).all()
+    assert (error(scales.numpy()) <= error(plain) * 1.1 + INT4_BLOCK * (0.2 * plain) ** 2).all()
 
 
 @given(hnp.arrays(np.int8, (3, 8), elements=st.integers(-8, 7)), st.sampled_from([0, 8]))
@@ -105,7 +105,7 @@ def test_blocks_are_rounded_in_place_to_what_is_returned(folder: Path, options: 
     for name, one in found.items():
         weight, source = (model.get_submodule(name).weight for model in (wrapped, before))
         assert one.steps.dtype == torch.int8 and -8 <= int(one.steps.min()) <= int(one.steps.max()) <= 7
-        wanted = one.steps.numpy().reshape(len(weight), -1, BLOCK) * one.scales.numpy()[..., None]
+        wanted = one.steps.numpy().reshape(len(weight), -1, INT4_BLOCK) * one.scales.numpy()[..., None]
         assert np.array_equal(weight.numpy(), wanted.reshape(weight.shape))
         # a weight moves to make up for others, and stays near what it was
         assert 0.9 < np.corrcoef(weight.numpy().ravel(), source.detach().numpy().ravel())[0, 1] < 1
@@ -134,11 +134,11 @@ def test_onnx_stores_them_exactly(folder: Path, options: ExportOptions, tmp_path
     for node in graph.node:
         if node.op_type == "MatMulNBits":
             packed, scales = (onnx.numpy_helper.to_array(tensors[node.input[at]]) for at in (1, 2))
-            steps = np.stack([packed & 0xF, packed >> 4], axis=-1).reshape(*packed.shape[:2], BLOCK)
+            steps = np.stack([packed & 0xF, packed >> 4], axis=-1).reshape(*packed.shape[:2], INT4_BLOCK)
             values = (steps.astype(np.float32) - 8) * scales.reshape(len(packed), -1, 1)
         elif node.op_type == "GatherBlockQuantized":
             table, scales = (onnx.numpy_helper.to_array(tensors[node.input[at]]) for at in (0, 2))
-            values = table.astype(np.float32).reshape(len(table), -1, BLOCK) * scales[..., None]
+            values = table.astype(np.float32).reshape(len(table), -1, INT4_BLOCK) * scales[..., None]
         else:
             continue
         found.append(values.reshape(len(values), -1))
@@ -236,4 +236,4 @@ def test_a_grid_rounds_to_its_own_block() -> None:
     scales = torch.tensor([[0.5, -1.0], [2.0, 4.0]])
     to_grid = block_grid(scales)(torch.tensor([1, 0]))
     assert to_grid(torch.tensor([3.2, 3.2]), 0).tolist() == [4.0, 3.0]
-    assert to_grid(torch.tensor([100.0, 100.0]), BLOCK).tolist() == [28.0, 8.0]
+    assert to_grid(torch.tensor([100.0, 100.0]), INT4_BLOCK).tolist() == [28.0, 8.0]

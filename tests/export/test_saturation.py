@@ -60,7 +60,7 @@ def test_seven_bits_never_saturate(activations: np.ndarray, weights: np.ndarray)
 
 
 def emulated(model: Simulated, batches: list[Batch]) -> Saturation:
-    return without_vnni(model.wrapped, lambda _: model.ranges, model.numerics, model.kind, batches)
+    return without_vnni(model.wrapped, [(model.ranges, batches)], model.numerics, model.kind)
 
 
 def test_a_model_without_vnni(model_folder: Callable[..., Path]) -> None:
