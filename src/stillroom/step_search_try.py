@@ -254,10 +254,14 @@ def make_file(
     folder: Path, target: str, scheme: str, out: Path, options: ExportOptions, ends: float
 ) -> dict[str, Any]:
     """Export a model folder, unless time.time() is past ends: what Found knows then."""
+    import torch
+
     from stillroom.export.targets import export
 
     if time.time() > ends:
         return {}
+    # Threads of processes side by side wait for each other, busily: both would take several times as long.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // JOBS))
     try:
         artifact = export(folder, target, scheme, out, options)
     except Exception as error:  # one that cannot be exported is a row of the table, not the end
