@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from stillroom.distill.layers import layer_list
 from stillroom.distill.losses import relation_loss
@@ -129,7 +130,10 @@ def test_relations_teach_the_layers_below(model: Any) -> None:
     assert any(".0." in name for name in reached) and not any(".2." in name for name in reached)
 
 
-def test_through_what_accelerate_makes_of_the_model(model: Any) -> None:
+def test_through_what_accelerate_makes_of_the_model(model: Any, request: pytest.FixtureRequest) -> None:
+    # Kept for the process: another test may have trained in it, in the precision its machine is quick at.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    request.addfinalizer(lambda: AcceleratorState._reset_state(reset_partial_state=True))
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     with attention_states(model, -1) as states:
         prepared = accelerator.prepare_model(model)
