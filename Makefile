@@ -24,7 +24,7 @@ types: $(INSTALLED)
 	$(PY) -m mypy build/typing/stillroom docs/experiments
 
 unit: $(INSTALLED) $(OPTIMUM)/installed
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist loadfile
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stillroom needs Python 3.11 or newer, this is %s: make PYTHON=python3.11" % sys.version.split()[0])'

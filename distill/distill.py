@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from stillroom.distill.batches import tensors
-from stillroom.distill.fake_quantization import fake_quantized, learned_ranges
+from stillroom.distill.fake_quantization import fake_int4, fake_quantized, learned_ranges
 from stillroom.distill.layers import choose_layers, layer_list, layer_map, layer_map_words
 from stillroom.distill.losses import hidden_cosine_loss, hidden_mse_loss, relation_loss
 from stillroom.distill.narrow import narrow_student
@@ -26,7 +27,7 @@ from stillroom.distill.targets_cache import TeacherOutputs, averaged, teacher_ou
 from stillroom.distill.task_loss import hard_loss_of, soft_loss
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
-from stillroom.observe import calibration_of, ranges_by, seen_values
+from stillroom.observe import Batch, calibration_of, ranges_by, seen_values
 from stillroom.processes import is_first, wait_for_first
 from stillroom.progress import say
 from stillroom.ranges import ranges_to_dict
@@ -74,15 +75,17 @@ def distill_from_model(
     *,
     new_head: bool = False,
     quantized_epochs: int = 0,
+    quantized_bits: int = 8,
 ) -> tuple[Any, dict[str, Any]]:
     """Train a student of one or several teachers in memory; return it and the facts for its lineage.
 
     teacher: a Hugging Face ...ForSequenceClassification model whose logits are in the order of task.labels
     and which reads these tokens; or a sequence of Teaching, whose answers are averaged. start: the model
     that the student takes its layers from, by default the (first) teacher; new_head: its own head is not
-    trained yet. quantized_epochs: further ones, in which all that static int8 rounds is rounded; the ranges
-    that were learned are the fact "ranges". work: folder for the teachers' outputs and checkpoints; a second
-    call with the same arguments goes on from what is there.
+    trained yet. quantized_epochs: further ones, in which all that static int8 rounds is rounded, and the
+    ranges that were learned are the fact "ranges"; with quantized_bits of 4 the weights that int4 rounds.
+    work: folder for the teachers' outputs and checkpoints; a second call with the same arguments goes on from
+    what is there.
     Raises UsageError for layers and sizes the start does not have.
     """
     columns = tuple(range(len(task.labels)))
@@ -148,17 +151,24 @@ def distill_from_model(
             trained, tokens, loss_of, settings, work, key, asdict(weights), "student",
         )  # fmt: skip
         if quantized_epochs:
-            seen = seen_values(student, calibration_of(tokens, task.inputs))
             further = replace(
                 settings, epochs=quantized_epochs, learning_rate=QUANTIZED_SHARE * settings.learning_rate
             )
-            with fake_quantized(student, ranges_by(seen, "mse", "percentile")):
+            with _rounding(student, quantized_bits, calibration_of(tokens, task.inputs)):
                 facts["quantized"] = _train_student(
-                    trained, tokens, loss_of, further, work / "quantized", f"quantized {key} {settings}",
-                    asdict(weights), "student in 8 bits",
+                    trained, tokens, loss_of, further, work / "quantized",
+                    f"quantized {quantized_bits} {key} {settings}", asdict(weights),
+                    f"student in {quantized_bits} bits",
                 )  # fmt: skip
-                facts["ranges"] = ranges_to_dict(learned_ranges(student))
+                if quantized_bits == 8:
+                    facts["ranges"] = ranges_to_dict(learned_ranges(student))
     return student, {"layers_kept": list(kept), "losses_left_out": list(chosen.left_out), **facts}
+
+
+def _rounding(student: Any, bits: int, calibration: Sequence[Batch]) -> AbstractContextManager[None]:
+    if bits == 4:
+        return fake_int4(student)
+    return fake_quantized(student, ranges_by(seen_values(student, calibration), "mse", "percentile"))
 
 
 def plain_student(

@@ -1,9 +1,10 @@
-"""Quantization-aware training: linear maps and word embeddings rounded to 8 bits while they learn.
+"""Quantization-aware training: linear maps and word embeddings rounded to 8 or 4 bits while they learn.
 
 Rounding has no slope; it is passed through as if it were not there (https://arxiv.org/abs/1308.3432), and the
 sizes of the steps are learned like weights (https://arxiv.org/abs/1902.08153). What is rounded, and how, is
 what the static int8 exports do: weights per output, activations in one range a linear map, embeddings per
-row. The states between, and the softmax, stay as they are.
+row. The states between, and the softmax, stay as they are. In 4 bits it is weights alone, in blocks of which
+each keeps the scale that it begins with.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from stillroom.int4 import HIGH, LOW, best_scales, spread
 from stillroom.observe import linear_maps
 from stillroom.ranges import LinearRanges, Range, Ranges
+from stillroom.scheme import INT4_BLOCK
 
 STEPS = 255
 LEAST = 1e-8  # of a scale
@@ -42,9 +45,45 @@ def rounded_rows(rows: Tensor) -> Tensor:
     return rounded(rows / scale) * scale
 
 
+def rounded_blocks(values: Tensor, scales: Tensor) -> Tensor:
+    """[..., width] in steps of LOW to HIGH times the scales [..., width / INT4_BLOCK] of their blocks."""
+    by_value = spread(scales)
+    return torch.clamp(rounded(values / by_value), LOW, HIGH) * by_value
+
+
 class _RoundedRows(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return rounded_rows(weight)
+
+
+class _RoundedBlocks(nn.Module):
+    scales: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scales", best_scales(weight, signed=False), persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return rounded_blocks(weight, self.scales)
+
+
+@contextmanager
+def fake_int4(model: nn.Module) -> Iterator[None]:
+    """Round the weights of a model's linear maps and its word embeddings to 4 bits while the context lasts.
+
+    They stay rounded after it: an export to int4 finds the same steps in them again. Weights whose rows are
+    no multiple of INT4_BLOCK long are left as they are, as exports leave them.
+    """
+    embeddings = [module for name, module in model.named_modules() if name.endswith("word_embeddings")]
+    modules: list[Any] = [*linear_maps(model).values(), *embeddings]
+    modules = [module for module in modules if module.weight.shape[1] % INT4_BLOCK == 0]
+    for module in modules:
+        parametrize.register_parametrization(module, "weight", _RoundedBlocks(module.weight.detach()))
+    try:
+        yield
+    finally:
+        for module in modules:
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
 @contextmanager

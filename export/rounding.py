@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stillroom.export.gptq import Curvature, Grid, ToGrid, curvatures, rounded
+from stillroom.int4 import HIGH, LOW, best_scales, spread
 from stillroom.observe import linear_maps
 from stillroom.progress import progress_bar
 from stillroom.scheme import INT4_BLOCK
@@ -18,9 +19,6 @@ from stillroom.scheme import INT4_BLOCK
 if TYPE_CHECKING:
     from stillroom.export.options import ExportOptions
 
-LOW, HIGH = -8, 7  # steps of a weight
-LEAST_SCALE = 2.0**-14  # the least that fp16 holds in full
-SCALES_TRIED = 50
 CURVATURE_BYTES = 512 * 2**20  # of all that are gathered in one pass over the text
 PALETTE_BINS, PALETTE_ROUNDS = 2**16, 40
 UNSEEN = 0.1  # texts in which a token that calibration has not met is taken to be, beside those met
@@ -36,7 +34,7 @@ class Rounded:
 
     def values(self) -> Tensor:
         """What every runtime computes with: float32 [rows, columns]."""
-        return self.steps * self.scales.repeat_interleave(INT4_BLOCK, dim=1)
+        return self.steps * spread(self.scales)
 
 
 def round_to_blocks(
@@ -53,7 +51,7 @@ def round_to_blocks(
     for name, weight, curvature in _in_turn(wrapped, options, fit):
         scales = best_scales(weight, signed)
         near = _round(weight, curvature, block_grid(scales))
-        steps = torch.round(near / scales.repeat_interleave(INT4_BLOCK, dim=1)).to(torch.int8)
+        steps = torch.round(near / spread(scales)).to(torch.int8)
         found[name] = Rounded(steps, scales)
         weight.copy_(found[name].values())
     return found
@@ -104,28 +102,6 @@ def groups_of(wrapped: Any, names: Sequence[str]) -> list[list[str]]:
         groups[-1].append(name)
         filled += size_bytes
     return groups
-
-
-def best_scales(weight: Tensor, signed: bool) -> Tensor:
-    """Of scales around the largest those of least squared error, float32 [rows, columns / INT4_BLOCK]."""
-    blocks = weight.reshape(len(weight), -1, INT4_BLOCK)
-    largest = blocks.gather(2, blocks.abs().argmax(dim=2, keepdim=True))[..., 0]
-    top = largest / LOW if signed else largest.abs() / (HIGH + 0.5)
-    best, least = torch.empty_like(top), torch.full_like(top, torch.inf)
-    shares = torch.linspace(0.6, 1.1, SCALES_TRIED)
-    for share in torch.cat([shares, -shares]) if signed else shares:
-        scales = storable(top * share)
-        near = torch.round(blocks / scales[..., None]).clamp_(LOW, HIGH).mul_(scales[..., None])
-        errors = near.sub_(blocks).square_().sum(dim=2)
-        better = errors < least
-        best, least = torch.where(better, scales, best), torch.where(better, errors, least)
-    return best
-
-
-def storable(scales: Tensor) -> Tensor:
-    """The nearest scales that float32, bfloat16 and fp16 all hold; never 0."""
-    sizes = scales.abs().clamp(min=LEAST_SCALE).to(torch.bfloat16).float()
-    return torch.where(scales < 0, -sizes, sizes)
 
 
 def block_grid(scales: Tensor) -> Grid:

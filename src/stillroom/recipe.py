@@ -58,7 +58,8 @@ class StudentRecipe:
     source: a model to start from, "" for the teacher. layer_choice: see distill.layers.choose_layers.
     vocabulary: "all", "trim", or how many tokens at most. hidden_size, heads, intermediate_size: 0 for the
     teacher's; relation_heads: 0 for the student's. augment_copies: of every row, see distill.augment.
-    quantized_epochs: further ones, with everything rounded to 8 bits, see distill.fake_quantization.
+    quantized_epochs: further ones, with everything rounded to 8 bits, or weights to 4 (quantized_bits), see
+    distill.fake_quantization.
     """
 
     source: str = ""
@@ -81,6 +82,7 @@ class StudentRecipe:
     relation_heads: int = 0
     augment_copies: int = 0
     quantized_epochs: int = 0
+    quantized_bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,7 @@ LIMITS = {
     "student.relation_heads": _AT_LEAST_0,
     "student.augment_copies": _AT_LEAST_0,
     "student.quantized_epochs": _AT_LEAST_0,
+    "student.quantized_bits": Limit(lambda value: value in (4, 8), "4 or 8"),
     "export.artifacts": _NOT_EMPTY,
     "export.calibration_rows": _AT_LEAST_1,
     "export.ranges": Limit(lambda value: value in RANGE_RULES, " or ".join(f'"{it}"' for it in RANGE_RULES)),

@@ -109,6 +109,7 @@ def student_step(
             start.model,
             new_head=start.new_head,
             quantized_epochs=recipe.student.quantized_epochs,
+            quantized_bits=recipe.student.quantized_bits,
         )
         learned = {"ranges": training.pop("ranges")} if "ranges" in training else {}
         others = [{"sha256": one.weights_sha256, "lineage": one.lineage} for one in teachers[1:]]
@@ -168,7 +169,9 @@ def _model_step(run: Run, recipe: Recipe, name: str, train: Train, start_sha256:
         del section["augment_copies"]  # which only a teacher can speak on
         transfer = transfer and recipe.student.vocabulary != "all"
     if name == "baseline" or not section["quantized_epochs"]:
-        del section["quantized_epochs"]  # so that a student from before there was this key stays
+        del section["quantized_epochs"], section["quantized_bits"]  # a student from before these keys stays
+    elif section["quantized_bits"] == 8:
+        del section["quantized_bits"]
     made_from = {
         "recipe": {**section, "seed": recipe.seed},
         "start_sha256": start_sha256,

@@ -13,10 +13,13 @@ import torch
 
 from stillroom.distill.distill import StudentShape, Teaching, distill_from_model, make_student, state_pairs
 from stillroom.distill.evaluate import predict_logits
+from stillroom.distill.fake_quantization import rounded_blocks
 from stillroom.distill.objective import LossWeights
 from stillroom.distill.train import TrainSettings
 from stillroom.distill.vocabulary import trim_model
 from stillroom.errors import UsageError
+from stillroom.int4 import best_scales
+from stillroom.observe import linear_maps
 from stillroom.student import load_model
 from stillroom.task import TaskSpec
 from stillroom.tokens import Tokens
@@ -180,3 +183,16 @@ def test_a_cut_vocabulary_is_the_same_lesson(tiny_teacher: Path, tokens: Tokens,
     for name, tensor in whole.state_dict().items():
         found = small.state_dict()[name]
         assert torch.equal(found, tensor[used] if found.shape != tensor.shape else tensor), name
+
+
+def test_four_bits_are_learned_and_kept(tiny_teacher: Path, tokens: Tokens, tmp_path: Path) -> None:
+    plan = replace(PLAN, epochs=1)
+    chosen = {"plan": plan, "quantized_epochs": 2, "quantized_bits": 4}
+    student, facts = train(load_model(tiny_teacher), tokens, tmp_path, **chosen)
+    assert len(facts["quantized"]["epoch_losses"]) == 2 and "ranges" not in facts
+    maps = [*linear_maps(student).values(), student.bert.embeddings.word_embeddings]
+    for one in maps:
+        weight = one.weight.detach()
+        assert torch.equal(rounded_blocks(weight, best_scales(weight, signed=False)), weight)
+    again, _ = train(load_model(tiny_teacher), tokens, tmp_path / "in 8", **{**chosen, "quantized_bits": 8})
+    assert not torch.equal(again.classifier.weight, student.classifier.weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,14 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stillroom.distill.fake_quantization import (
+    fake_int4,
     fake_quantized,
     learned_ranges,
+    rounded_blocks,
     rounded_in,
     rounded_rows,
 )
 from stillroom.export.encoder import ExportModel
 from stillroom.export.int8_embedding import Int8Embedding
 from stillroom.export.static_int8 import Numerics, use_static_int8
+from stillroom.int4 import best_scales
 from stillroom.observe import linear_maps, seen_values
 from stillroom.ranges import RULES, LinearRanges, Ranges
 
@@ -147,3 +152,28 @@ def test_rows_are_rounded_as_embeddings_are_stored(rows: np.ndarray) -> None:
     assert np.abs(found.numpy() - table(torch.arange(4)).numpy()).max() <= 1e-5 + 1.01 * scale.max() * (
         np.abs(rows / np.maximum(scale, 1e-9) % 1 - 0.5).min() < 1e-3
     )
+
+
+def test_four_bits_learn_and_stay() -> None:
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, vocab_size=50
+    )
+    model: Any = transformers.BertForSequenceClassification(config).eval()
+    names = set(model.state_dict())
+    down = model.bert.encoder.layer[0].output.dense  # from 48, which is no multiple of a block
+    before, scales = down.weight.clone(), best_scales(model.bert.pooler.dense.weight.detach(), signed=False)
+    with fake_int4(model):
+        answers(model).square().sum().backward()  # type: ignore[no-untyped-call]
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.01 * parameter.grad.sign()
+            in_training = answers(model)
+    with torch.no_grad():
+        assert torch.equal(answers(model), in_training)
+        assert set(model.state_dict()) == names
+        pooler = model.bert.pooler.dense.weight
+        assert torch.equal(rounded_blocks(pooler, scales), pooler) and not torch.equal(down.weight, before)
+        words = model.bert.embeddings.word_embeddings.weight.reshape(-1, 32)
+        assert max(len(row.unique()) for row in words) <= 16 < len(before[0].unique())
