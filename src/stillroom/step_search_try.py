@@ -138,10 +138,7 @@ def try_round(search: Search, candidates: Sequence[Candidate], tried: Tried) -> 
         return [it for it, one in found.items() if not one.problem and not missed(one, search.limits)
                 and one.rss_bytes is None]  # fmt: skip
 
-    def note(candidate: Candidate, **facts: Any) -> None:
-        tried[candidate] = replace(tried[candidate], **facts)
-        write_json(_record(search, candidate), {"name": candidate.name, "found": asdict(tried[candidate])})
-
+    note = functools.partial(noted, search, tried)
     folders: dict[Candidate, Path] = {}  # by model
     for model, group in _by(left(), lambda it: it.model).items():
         if search.over:
@@ -162,6 +159,12 @@ def try_round(search: Search, candidates: Sequence[Candidate], tried: Tried) -> 
     for model, folder in folders.items():
         _compare(search, folder, [it for it in left() if it.model == model], tried, note)
         _time(search, folder, [it for it in left() if it.model == model], note)
+
+
+def noted(search: Search, tried: Tried, candidate: Candidate, **facts: Any) -> None:
+    """Add what was found of a candidate, and keep it for a search that goes on."""
+    tried[candidate] = replace(tried[candidate], **facts)
+    write_json(_record(search, candidate), {"name": candidate.name, "found": asdict(tried[candidate])})
 
 
 def _by(candidates: Sequence[Candidate], key: Callable[[Candidate], Any]) -> dict[Any, list[Candidate]]:
