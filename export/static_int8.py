@@ -61,6 +61,9 @@ class StaticLinear(nn.Module):
         self.input = scale_and_zero(ranges.input, numerics.signed)
         self.output = scale_and_zero(ranges.output, numerics.signed) if numerics.outputs else None
         weight, bias = linear.weight.detach(), linear.bias.detach()
+        # Before what is freed again: in such a hole it would leave too little for the next map's.
+        self.rows: Tensor
+        self.register_buffer("rows", torch.empty_like(weight, dtype=torch.int8))
         if ranges.correction is not None:
             bias = bias + torch.from_numpy(ranges.correction)
         self.factor: Tensor | None
@@ -70,11 +73,9 @@ class StaticLinear(nn.Module):
         # The bias is added to the sums of products, in steps of both scales, and has to fit their 32 bits.
         steps = numerics.weight_steps
         scales = torch.maximum(weight_scales(weight, steps), bias.abs() / (self.input[0] * 2.0**30))
-        rows = torch.round(weight / scales[:, None]).clamp(-steps, steps)
-        self.rows: Tensor
+        self.rows.copy_((weight / scales[:, None]).round_().clamp_(-steps, steps))
         self.scales: Tensor
         self.zeros: Tensor
-        self.register_buffer("rows", rows.to(torch.int8))
         self.register_buffer("scales", scales)
         self.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.int8))
         self.bias: Tensor
