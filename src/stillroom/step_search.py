@@ -115,7 +115,7 @@ def _winner(search: Search, tried: Tried) -> tuple[Candidate | None, dict[str, A
 
 
 def _time_again(search: Search, best: Candidate, tried: Tried) -> None:
-    """Time the best once more, a while after the first time, which shows how far this machine's speed wanders.
+    """Time the best once more, a while after the first time: how far this machine's speed wanders.
 
     The slower counts. Raises CheckFailed as measured does.
     """
