@@ -1,8 +1,8 @@
 """How much memory does calibration take? python docs/experiments/calibration_memory.py [ROWS [OUT.json]]
 
 The peak resident memory of a process that measures the ranges of static int8 for BERT-base's
-architecture (random weights: memory does not depend on them) on ROWS (default 10,000) real texts of the demo's
-data, by "mse" and by the default, "best", which reads the text three times and compares answers.
+architecture (random weights: memory does not depend on them) on ROWS (default 10,000) real texts of the
+demo's data, by "mse" and by the default, "best", which reads the text three times and compares answers.
 """
 
 import json
