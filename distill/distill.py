@@ -27,7 +27,7 @@ from stillroom.distill.targets_cache import TeacherOutputs, averaged, teacher_ou
 from stillroom.distill.task_loss import hard_loss_of, soft_loss
 from stillroom.distill.teacher import hard_loss
 from stillroom.distill.train import Loss, Terms, TrainSettings, train
-from stillroom.observe import Batch, calibration_of, ranges_by, seen_values
+from stillroom.observe import calibration_of, ranges_by, seen_values
 from stillroom.processes import is_first, wait_for_first
 from stillroom.progress import say
 from stillroom.ranges import ranges_to_dict
@@ -154,7 +154,7 @@ def distill_from_model(
             further = replace(
                 settings, epochs=quantized_epochs, learning_rate=QUANTIZED_SHARE * settings.learning_rate
             )
-            with _rounding(student, quantized_bits, calibration_of(tokens, task.inputs)):
+            with _rounding(student, quantized_bits, tokens, task.inputs):
                 facts["quantized"] = _train_student(
                     trained, tokens, loss_of, further, work / "quantized",
                     f"quantized {quantized_bits} {key} {settings}", asdict(weights),
@@ -165,10 +165,11 @@ def distill_from_model(
     return student, {"layers_kept": list(kept), "losses_left_out": list(chosen.left_out), **facts}
 
 
-def _rounding(student: Any, bits: int, calibration: Sequence[Batch]) -> AbstractContextManager[None]:
+def _rounding(student: Any, bits: int, tokens: Tokens, inputs: Sequence[str]) -> AbstractContextManager[None]:
     if bits == 4:
         return fake_int4(student)
-    return fake_quantized(student, ranges_by(seen_values(student, calibration), "mse", "percentile"))
+    seen = seen_values(student, calibration_of(tokens, inputs))
+    return fake_quantized(student, ranges_by(seen, "mse", "percentile"))
 
 
 def plain_student(
