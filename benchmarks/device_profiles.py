@@ -16,9 +16,9 @@ from stillroom.toml_tables import Key, Limit, Place, as_plain, build, check_limi
 
 DEVICES_FILE = Path(__file__).with_name("devices.toml")
 
-# (fastest, slowest) share of a limit that a whole model reaches: assumptions, not measurements. Nothing keeps a
-# model from the full rate of the best kernel; a quarter of it is what softmax, LayerNorm, small products and one
-# text at a time may leave.
+# (fastest, slowest) share of a limit that a whole model reaches: assumptions, not measurements. Nothing keeps
+# a model from the full rate of the best kernel; a quarter of it is what softmax, LayerNorm, small products
+# and one text at a time may leave.
 COMPUTE_SHARE = (1.0, 0.25)
 # One core cannot draw all of a phone's bandwidth, and other parts of the chip share it.
 MEMORY_SHARE = (0.9, 0.3)
@@ -121,7 +121,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Measured:
-    """A median from a real device. soc: its SOC_MODEL; sha256: of the model file; source: the device's name."""
+    """A median from a real device, source. soc: its SOC_MODEL; sha256: of the model file."""
 
     sha256: str
     soc: str
