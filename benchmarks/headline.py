@@ -6,24 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from stillroom.benchmarks.noise import floor_at
 from stillroom.benchmarks.results import metric_of
+from stillroom.benchmarks.statistics import (
+    NO_DIFFERENCE,
+    Ratio,
+    Samples,
+    by_process,
+    ratio_of_medians,
+    verdict,
+)
 from stillroom.kinds import SCORE_WORDS
 
-RESAMPLES = 1000
 # What flips, by the score that counts; a score flips where it moves by a tenth of the scores' spread.
 ANSWER_WORDS = {"accuracy": "label", "micro_f1": "set of labels", "pearson": "score"}
 TARGET_NAMES = {"onnx": "ONNX", "torch": "torch"}
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio of two medians with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -52,33 +50,14 @@ def best_row(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def p50_ratio(above: dict[str, Any], below: dict[str, Any], length: int) -> Ratio:
-    """Median latency of one row over another's at a length both were timed at.
-
-    The bootstrap draws processes first and calls within them second: calls of one process share its
-    memory layout and its moment, so drawing them alone would claim too narrow an interval.
-    """
-    generator = np.random.default_rng(0)  # a report made twice says the same
-    top, bottom = _by_process(above, length), _by_process(below, length)
-    ratios = _resampled_medians(top, generator) / _resampled_medians(bottom, generator)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return Ratio(float(np.median(top) / np.median(bottom)), float(low), float(high))
+    """Median latency of one row over another's at a length both were timed at."""
+    return ratio_of_medians(samples_at(above, length), samples_at(below, length))
 
 
-def _by_process(row: dict[str, Any], length: int) -> npt.NDArray[np.float64]:
-    """Samples in milliseconds, [processes, calls]."""
+def samples_at(row: dict[str, Any], length: int) -> Samples:
+    """A row's samples at a length it was timed at, in milliseconds, [processes, calls]."""
     samples = next(entry["samples_ms"] for entry in row["by_length"] if entry["length"] == length)
-    processes = len(row["load_samples_ms"] or [None])
-    return np.asarray(samples, dtype=np.float64).reshape(processes, -1)
-
-
-def _resampled_medians(
-    samples: npt.NDArray[np.float64], generator: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """Medians in milliseconds of RESAMPLES draws from samples [processes, calls]."""
-    processes, calls = samples.shape
-    drawn = generator.integers(processes, size=(RESAMPLES, processes, 1))
-    within = generator.integers(calls, size=(RESAMPLES, processes, calls))
-    return np.asarray(np.median(samples[drawn, within], axis=(1, 2)), dtype=np.float64)
+    return by_process(samples, len(row["load_samples_ms"] or [None]))
 
 
 def common_lengths(first: dict[str, Any], second: dict[str, Any]) -> list[int]:
@@ -93,10 +72,14 @@ def headline(results: dict[str, Any]) -> list[str]:
     files = [row for row in results["artifacts"] if row["role"] == "student"]
     files.sort(key=lambda row: row is not best)
     metric = metric_of(results)
-    return [*(_file_sentence(row, reference, metric) for row in files), *_baseline_sentences(results)]
+    floors = {length: floor_at(results, length) for length in results["workload"]["lengths"]}
+    return [*(_file_sentence(row, reference, metric, floors) for row in files), *_baseline_sentences(results)]
 
 
-def _file_sentence(row: dict[str, Any], reference: dict[str, Any], metric: str) -> str:
+def _file_sentence(
+    row: dict[str, Any], reference: dict[str, Any], metric: str, floors: dict[int, float]
+) -> str:
+    """floors: length -> the run's noise floor there."""
     size = times(reference["size_bytes"] / row["size_bytes"], "smaller", "larger", "of the same size")
     target = TARGET_NAMES.get(reference["target"], reference["target"])
     lengths = common_lengths(row, reference)
@@ -105,10 +88,11 @@ def _file_sentence(row: dict[str, Any], reference: dict[str, Any], metric: str) 
         ratio = p50_ratio(reference, row, lengths[0])
         decimals = 2 if ratio.low < 10 else 1
         others = "".join(
-            f"; {_faster(p50_ratio(reference, row, length))} at {length}" for length in lengths[1:]
+            f"; {_faster(p50_ratio(reference, row, length), floors[length])} at {length}"
+            for length in lengths[1:]
         )
         speed = (
-            f" and {_faster(ratio)} (p50 at {lengths[0]} tokens, 95 % interval "
+            f" and {_faster(ratio, floors[lengths[0]])} (p50 at {lengths[0]} tokens, 95 % interval "
             f"{ratio.low:.{decimals}f}–{ratio.high:.{decimals}f}{others})"
         )
     flips = ""
@@ -131,8 +115,8 @@ def times(ratio: float, more: str, less: str, same: str) -> str:
     return f"{1 / ratio:.1f}× {less}" if ratio <= 1 / 1.05 else same
 
 
-def _faster(ratio: Ratio) -> str:
-    if ratio.low <= 1 <= ratio.high:  # the interval cannot tell them apart, so the sentence may not
+def _faster(ratio: Ratio, floor: float) -> str:
+    if verdict(ratio, floor) == NO_DIFFERENCE:  # the sentence may not say more than the samples
         return "of the same speed"
     return times(ratio.value, "faster", "slower", "of the same speed")
 
@@ -169,7 +153,7 @@ def tiles(results: dict[str, Any]) -> list[Tile]:
     lengths = common_lengths(best, reference)
     if lengths:
         ratio = p50_ratio(reference, best, lengths[0])
-        p50_ms = [float(np.median(_by_process(row, lengths[0]))) for row in (best, reference)]
+        p50_ms = [float(np.median(samples_at(row, lengths[0]))) for row in (best, reference)]
         found.append(
             Tile(
                 f"{max(ratio.value, 1 / ratio.value):.1f}×",

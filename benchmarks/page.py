@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from stillroom.benchmarks.compare import PASS_TITLE, size_section
+from stillroom.benchmarks.detail_tables import (
+    label_table,
+    limit_table,
+    noise_line,
+    operator_table,
+    parity_matrix,
+    peak_line,
+    quality_table,
+    sweep_table,
+    text_table,
+)
 from stillroom.benchmarks.headline import TARGET_NAMES, best_row, headline, reference_row, tiles
 from stillroom.benchmarks.plots import DARK, LIGHT, css_variables, themed
 from stillroom.benchmarks.results import all_rows
@@ -25,6 +36,15 @@ from stillroom.benchmarks.tables import (
 
 NO_PHONE = "Latency and memory are of the host CPU described below. No phone was measured."
 MAX_LABELS_SHOWN = 12
+QUALITY_WORDS = (
+    "Retention with its 95 % interval (rows drawn in pairs); rows that are right here and wrong there, and the "
+    "other way round, with the p-value of McNemar's exact test: below 0.05 the two are not equally good. "
+    "Calibration error: how far an answer's probability is from how often it is right."
+)
+TEXT_WORDS = (
+    "Each row of the validation split once at its own length. Tokenizing was timed apart, on one thread; end to "
+    "end is the sum, text by text."
+)
 
 STYLE = """
 * { box-sizing: border-box; }
@@ -87,6 +107,13 @@ summary { cursor: pointer; color: var(--muted); }
 }
 """
 
+CAPTIONS = {
+    "scatter": "Towards the lower left is smaller and faster. The percentage is the first score on the test "
+    "split.",
+    "spread": "Every timed call. Line: 1st to 99th percentile; box: the middle half; number: the median.",
+    "sweep": "The files with other lengths, threads and batches.",
+    "sensitivity": "What each part of the student costs when it alone is rounded to 8 bits.",
+}
 GLOSSARY = (
     ("retention", "the first score divided by the teacher's"),
     ("flips", "test rows whose label differs from that of the model it is compared with"),
@@ -98,10 +125,10 @@ GLOSSARY = (
 )
 
 
-def render_page(results: dict[str, Any], plots: Sequence[str]) -> str:
+def render_page(results: dict[str, Any], plots: Mapping[str, str]) -> str:
     """The report of a valid results document as one HTML text: no script, and nothing it would load.
 
-    plots: the SVG texts of scatter_svg and spread_svg, or none where nothing was timed.
+    plots: name -> SVG text of those named in CAPTIONS; none where nothing was timed.
     """
     title = escape(results["recipe"]["name"])
     night = css_variables(DARK) + " --ground: #0d1117; --marked: #2a211c;"
@@ -165,22 +192,17 @@ def _text(line: str) -> str:
     return re.sub(r"(\d) (%|MB|ms|GB)", r"\1&nbsp;\2", escape(line))
 
 
-def _figures(results: dict[str, Any], plots: Sequence[str]) -> str:
+def _figures(results: dict[str, Any], plots: Mapping[str, str]) -> str:
     if not plots:
         return "<h2>Size and speed</h2><p>Nothing was timed in this run.</p>"
-    scatter, spread = plots
+    drawn = "".join(
+        f"<figure>{themed(plots[name])}<figcaption>{caption}</figcaption></figure>"
+        for name, caption in CAPTIONS.items()
+        if name in plots
+    )
     return f"""<h2>Size and speed</h2>
-<p class="muted">{escape(workload_line(results))}</p>
-<div class="figures">
-<figure>{themed(scatter)}
-<figcaption>Towards the lower left is smaller and faster. The percentage is the first score on the test
-split.</figcaption>
-</figure>
-<figure>{themed(spread)}
-<figcaption>Every timed call. Line: 1st to 99th percentile; box: the middle half; number: the
-median.</figcaption>
-</figure>
-</div>"""
+<p class="muted">{escape(workload_line(results))} {escape(noise_line(results)).capitalize()}.</p>
+<div class="figures">{drawn}</div>"""
 
 
 def _tables(results: dict[str, Any]) -> str:
@@ -193,9 +215,38 @@ def _tables(results: dict[str, Any]) -> str:
 <h2>Does a file still say what its model says?</h2>
 <p class="muted">Each exported file beside the model it was made from, on every row of the test split.</p>
 {_table(parity_table(results), results)}
-<details><summary>Latency at every length</summary>
-{_table(length_table(results), results)}
-</details>"""
+{_details(results)}"""
+
+
+def _details(results: dict[str, Any]) -> str:
+    """What is behind the first tables, closed until it is asked for."""
+    rows = all_rows(results)
+    parts = [("Latency at every length", "", length_table(results))]
+    if any(row["quality"] for row in rows):
+        parts += [
+            ("As good as the teacher and the student?", QUALITY_WORDS, quality_table(results)),
+            ("Other answers than the source's, by label", "", label_table(results)),
+        ]
+    if results["parity"]:
+        words = "Largest logit difference from the source, for every way of feeding a file."
+        parts.append(("Parity in every way of feeding", words, parity_matrix(results)))
+    if results["tokenization_samples_ms"] and any(row["evaluation_samples_ms"] for row in rows):
+        parts.append(("From text to answer", TEXT_WORDS, text_table(results, rows)))
+    if results["sweeps"]:
+        parts.append(("Other threads, lengths and batches", "", sweep_table(results["sweeps"])))
+    if results["limits"]:
+        words = f"{peak_line(results['limits']['peaks']).capitalize()}."
+        parts.append(("Beside what this machine can do", words, limit_table(results, rows)))
+        parts += [
+            (f"Where the time of {name} goes", "By onnxruntime's profiler.", operator_table(profile))
+            for name, profile in results["limits"]["profiles"].items()
+        ]
+    return "".join(
+        f'<details><summary>{escape(title)}</summary><p class="muted">{_text(words)}</p>'
+        f"{_table(table, results)}</details>"
+        for title, words, table in parts
+        if table.rows
+    )
 
 
 def _table(table: Table, results: dict[str, Any]) -> str:
@@ -203,7 +254,8 @@ def _table(table: Table, results: dict[str, Any]) -> str:
     best = best_row(results)["name"]
 
     def line(cells: Sequence[str]) -> str:
-        dot = f'<span class="dot" style="background: var(--{roles[cells[0]]})"></span>'
+        role = roles.get(cells[0])  # the first cell may be something else than a row's name
+        dot = f'<span class="dot" style="background: var(--{role})"></span>' if role else ""
         rest = "".join(
             f"<td{_word(place, table)}>{escape(cell)}</td>" for place, cell in enumerate(cells[1:], 1)
         )

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.benchmarks.compare import PASS_TITLE, size_section
+from stillroom.benchmarks.detail_tables import noise_line, quality_table
 from stillroom.benchmarks.headline import headline
 from stillroom.benchmarks.page import NO_PHONE, render_page
-from stillroom.benchmarks.plots import scatter_svg, spread_svg
+from stillroom.benchmarks.plots import scatter_svg, sensitivity_svg, spread_svg
 from stillroom.benchmarks.results import all_rows, validate_results
+from stillroom.benchmarks.sweep_plot import sweep_svg
 from stillroom.benchmarks.tables import (
     data_facts,
     escape_markdown,
@@ -36,10 +38,14 @@ def write_report(results: dict[str, Any], folder: Path) -> None:
     validate_results(results)
     require("matplotlib")
     timed = any(row["latency_ms"] for row in all_rows(results))
-    plots = (scatter_svg(results), spread_svg(results)) if timed else ()
+    plots = {"scatter": scatter_svg(results), "spread": spread_svg(results)} if timed else {}
+    if results["sweeps"]:
+        plots["sweep"] = sweep_svg(results["sweeps"])
+    if results["sensitivity"]:
+        plots["sensitivity"] = sensitivity_svg({"groups": results["sensitivity"]})
     rendered = {"report.md": render_markdown(results), "report.html": render_page(results, plots)}
-    if plots:
-        rendered["plot.svg"] = plots[0]
+    if "scatter" in plots:
+        rendered["plot.svg"] = plots["scatter"]
     write_json(folder / "results.json", results)
     for name, text in rendered.items():
         write_atomic(folder / name, text)
@@ -52,10 +58,13 @@ def render_markdown(results: dict[str, Any]) -> str:
         _bullets(headline(results)),
         markdown_table(results),
         f"{escape_markdown(workload_line(results))} {NO_PHONE}",
+        escape_markdown(noise_line(results)),
         f"## {PASS_TITLE}",
         size_lines(results),
         "## Each file beside the model it was made from",
         markdown(parity_table(results)),
+        "## As good as the teacher and the student?",
+        markdown(quality_table(results)),
         "## Data",
         _bullets(f"{name}: {text}" for name, text in data_facts(results)),
         "## Machine",

@@ -12,12 +12,15 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import referencing
 
-from stillroom.benchmarks.measure import Measurement, percentiles
+from stillroom.benchmarks.measure import Measurement
+from stillroom.benchmarks.statistics import latency
 from stillroom.errors import UsageError
 from stillroom.kinds import kind_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+BENCH_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class RowFacts:
     scores: dict[str, float]
     flip_rate: float | None
     max_abs_error: float | None
+    quality: dict[str, Any] | None = None
 
 
 def result_row(
@@ -47,26 +51,37 @@ def result_row(
     if not teacher_score > 0:
         raise UsageError(f"the teacher's {metric} is {teacher_score}: nothing can be retained of it")
     row = {**asdict(facts), "retention": facts.scores[metric] / teacher_score}
+    if measurement is not None and measurement.name != facts.name:
+        raise UsageError(f"the measurement is of {measurement.name!r}, the row is {facts.name!r}")
+    return {**row, **timing_fields(measurement)}
+
+
+def timing_fields(measurement: Measurement | None) -> dict[str, Any]:
+    """What a row says of time and memory; without a measurement all null, and by_length empty."""
     if measurement is None:
         unmeasured = (
-            "cold_load_ms first_ms evaluation_pass_ms latency_ms length samples_ms "
-            "peak_rss_bytes baseline_rss_bytes "
+            "cold_load_ms first_ms evaluation_pass_ms evaluation_samples_ms latency_ms length samples_ms "
+            "cpu_ms runtime_bytes peak_rss_bytes baseline_rss_bytes "
             "load_samples_ms import_samples_ms first_samples_ms page_cache"
         )
-        return {**row, **dict.fromkeys(unmeasured.split()), "by_length": []}
-    if measurement.name != facts.name:
-        raise UsageError(f"the measurement is of {measurement.name!r}, the row is {facts.name!r}")
+        return {**dict.fromkeys(unmeasured.split()), "by_length": []}
     by_length = [
-        {"length": length, "latency_ms": percentiles(samples), "samples_ms": list(samples)}
+        {
+            "length": length,
+            "latency_ms": latency(samples, len(measurement.load_samples_ms)),
+            "samples_ms": list(samples),
+            "cpu_ms": float(np.median(measurement.cpu_ms[length])),
+        }
         for length, samples in sorted(measurement.samples_ms.items())
     ]
     return {
-        **row,
         "cold_load_ms": float(np.median(measurement.load_samples_ms)),
         "first_ms": float(np.median(measurement.first_samples_ms)),
-        "evaluation_pass_ms": measurement.evaluation_pass_ms,
-        **by_length[-1],  # length, latency_ms and samples_ms at the longest
+        "evaluation_pass_ms": sum(measurement.evaluation_samples_ms) or None,
+        "evaluation_samples_ms": list(measurement.evaluation_samples_ms) or None,
+        **by_length[-1],  # length, latency_ms, samples_ms and cpu_ms at the longest
         "by_length": by_length,
+        "runtime_bytes": measurement.runtime_bytes,
         "peak_rss_bytes": max(measurement.peak_rss_bytes),
         "baseline_rss_bytes": int(np.median(measurement.baseline_rss_bytes)),
         "load_samples_ms": list(measurement.load_samples_ms),
@@ -87,9 +102,16 @@ def metric_of(results: dict[str, Any]) -> str:
 
 
 @functools.cache
-def _validator() -> jsonschema.Draft202012Validator:
-    text = importlib.resources.files("stillroom.schemas").joinpath("results.schema.json").read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))
+def _validator(name: str) -> jsonschema.Draft202012Validator:
+    folder = importlib.resources.files("stillroom.schemas")
+    schemas = {
+        f"{stem}.schema.json": json.loads(folder.joinpath(f"{stem}.schema.json").read_text("utf-8"))
+        for stem in ("results", "bench")
+    }
+    registry = referencing.Registry().with_resources(
+        (key, referencing.Resource.from_contents(schema)) for key, schema in schemas.items()
+    )
+    return jsonschema.Draft202012Validator(schemas[f"{name}.schema.json"], registry=registry)
 
 
 def validate_results(results: Any) -> None:
@@ -98,22 +120,32 @@ def validate_results(results: Any) -> None:
     Raises UsageError with the JSON path of what is wrong, or with both versions when the document is of
     another schema version.
     """
-    version = results.get("schema_version") if isinstance(results, dict) else None
-    if isinstance(version, int) and version != SCHEMA_VERSION:
+    _check_rows(_validated(results, "results", SCHEMA_VERSION, "run the recipe again"))
+
+
+def validate_bench(document: Any) -> None:
+    """Check a bench document against docs/schemas/bench.schema.json. Raises as validate_results does."""
+    _validated(document, "bench", BENCH_SCHEMA_VERSION, "run the bench again")
+
+
+def _validated(document: Any, name: str, wanted: int, instead: str) -> dict[str, Any]:
+    """The document as a reader of its file will see it: tuples are arrays."""
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version != wanted:
         raise UsageError(
-            f"results have schema_version {version}, this stillroom reads {SCHEMA_VERSION}: "
-            "run the recipe again, or use the stillroom that wrote them"
+            f"{name} have schema_version {version}, this stillroom reads {wanted}: "
+            f"{instead}, or use the stillroom that wrote them"
         )
     try:
-        document = json.loads(json.dumps(results))  # what a reader of the file will see: tuples are arrays
+        read: dict[str, Any] = json.loads(json.dumps(document))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"results are not JSON: {error}") from None
-    mismatch = jsonschema.exceptions.best_match(_validator().iter_errors(document))
+        raise UsageError(f"{name} are not JSON: {error}") from None
+    mismatch = jsonschema.exceptions.best_match(_validator(name).iter_errors(read))
     if mismatch is not None:
-        raise UsageError(f"results do not fit the schema at {mismatch.json_path}: {mismatch.message[:300]}")
-    for path in _not_finite(document, "$"):  # JSON Schema calls NaN a number, JSON does not
-        raise UsageError(f"results do not fit the schema at {path}: a finite number is needed")
-    _check_rows(document)
+        raise UsageError(f"{name} do not fit the schema at {mismatch.json_path}: {mismatch.message[:300]}")
+    for path in _not_finite(read, "$"):  # JSON Schema calls NaN a number, JSON does not
+        raise UsageError(f"{name} do not fit the schema at {path}: a finite number is needed")
+    return read
 
 
 def _not_finite(value: Any, path: str) -> Iterator[str]:
@@ -151,9 +183,12 @@ def _check_rows(results: dict[str, Any]) -> None:
                     )
             if row["evaluation_pass_ms"] is not None and not results["workload"]["evaluation_rows"]:
                 raise UsageError(f"results at {path}.evaluation_pass_ms: the workload has no rows for it")
+            passed = row["evaluation_samples_ms"]
+            if passed is not None and len(passed) != results["workload"]["evaluation_rows"]:
+                raise UsageError(f"results at {path}.evaluation_samples_ms: not one per row of the workload")
             if row["length"] not in (None, max(results["workload"]["lengths"])):
                 raise UsageError(f"results at {path}.length: not the longest of the workload's lengths")
             longest = max(row["by_length"], key=lambda entry: entry["length"], default=None)
-            for field in ("length", "latency_ms", "samples_ms"):
+            for field in ("length", "latency_ms", "samples_ms", "cpu_ms"):
                 if row[field] != (longest[field] if longest else None):
                     raise UsageError(f"results at {path}.{field}: not that of the longest entry in by_length")

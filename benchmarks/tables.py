@@ -44,7 +44,9 @@ def main_table(results: dict[str, Any]) -> Table:
         "retention, %": lambda row: number(row["retention"], 1, 100),
         "flips, %": lambda row: number(row["flip_rate"] if row["source"] else None, 2, 100),
         f"p50 at {length}, ms": lambda row: number((row["latency_ms"] or {}).get("p50"), 2),
+        f"p95 at {length}, ms": lambda row: number((row["latency_ms"] or {}).get("p95"), 2),
         f"p99 at {length}, ms": lambda row: number((row["latency_ms"] or {}).get("p99"), 2),
+        "CPU time, ms": lambda row: number(row["cpu_ms"], 2),
         "cold load, ms": lambda row: number(row["cold_load_ms"], 0),
         "peak RSS, MB": lambda row: number(row["peak_rss_bytes"], 0, 1e-6),
     }
@@ -63,9 +65,9 @@ def score_columns(results: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]
 
 
 def length_table(results: dict[str, Any]) -> Table:
-    """p50, p90 and p99 in milliseconds for every measured row at every length."""
+    """Percentiles in milliseconds, the median with its interval, for every measured row at every length."""
     entries = [
-        {"name": row["name"], "length": entry["length"], **entry["latency_ms"]}
+        {"name": row["name"], "length": entry["length"], "cpu_ms": entry["cpu_ms"], **entry["latency_ms"]}
         for row in all_rows(results)
         for entry in row["by_length"]
     ]
@@ -73,8 +75,11 @@ def length_table(results: dict[str, Any]) -> Table:
         "name": lambda entry: str(entry["name"]),
         "tokens": lambda entry: str(entry["length"]),
         "p50, ms": lambda entry: number(entry["p50"], 2),
+        "95 % interval": lambda entry: "–".join(number(end, 2) for end in entry["intervals"]["p50"]),
         "p90, ms": lambda entry: number(entry["p90"], 2),
+        "p95, ms": lambda entry: number(entry["p95"], 2),
         "p99, ms": lambda entry: number(entry["p99"], 2),
+        "CPU time, ms": lambda entry: number(entry["cpu_ms"], 2),
     }
     return _table(columns, entries, 1)
 
@@ -172,6 +177,19 @@ def markdown(table: Table) -> str:
     header, *rows = (tuple(escape_markdown(cell) for cell in row) for row in (table.header, *table.rows))
     lines = [header, tuple(rules), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plain(table: Table) -> str:
+    """A table as aligned text for a terminal."""
+    widths = [max(len(line[at]) for line in (table.header, *table.rows)) for at in range(len(table.header))]
+
+    def cells(line: tuple[str, ...]) -> str:
+        sides = (str.ljust if at < table.text_columns else str.rjust for at in range(len(line)))
+        return "  ".join(
+            side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True)
+        ).rstrip()
+
+    return "\n".join(cells(line) for line in (table.header, *table.rows))
 
 
 def markdown_table(results: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from stillroom.benchmarks.machine import describe_machine
-from stillroom.benchmarks.measure import Measurement, Subject, measure, percentiles
+from stillroom.benchmarks.measure import Measurement, Subject, measure
+from stillroom.benchmarks.statistics import percentiles
 from stillroom.benchmarks.workload import Workload
 from stillroom.export import onnx_graph, onnx_quantize
 from stillroom.export.encoder import ExportModel, plain_attention

@@ -10,7 +10,6 @@ files says where the time goes. Operations: two for each product in linear maps 
 import json
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from importlib.metadata import distribution
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.benchmarks.limits import SHAPES, best_seconds, product
 from stillroom.benchmarks.machine import describe_machine
 from stillroom.export.golden import GOLDEN_TEXTS
-from stillroom.export.onnx_graph import FILE, new_session
+from stillroom.export.onnx_graph import FILE
 from stillroom.export.options import ExportOptions
 from stillroom.export.targets import export, open_artifact
 from stillroom.files import write_json
@@ -29,14 +29,13 @@ from stillroom.student import save_student
 from stillroom.task import TaskSpec
 from stillroom.tokens import load_tokenizer
 
-LENGTH, ROUNDS, CALLS = 128, 15, 3
+LENGTH, ROUNDS = 128, 15
 CELLS = (
     ("onnx", "int8-dynamic"),
     ("onnx", "int8-static"),
     ("executorch", "int8-dynamic"),
     ("executorch", "int8-static"),
 )
-SHAPES = ((128, 768, 3072), (512, 1024, 4096), (1024, 2048, 2048))  # rows, inputs, outputs
 PRODUCTS = (
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
@@ -75,44 +74,6 @@ def operations(*, shorten: bool) -> float:
         2 * LENGTH * 2 * hidden * hidden + 2 * (2 * hidden * hidden + 2 * hidden * up) + 4 * LENGTH * hidden
     )
     return 11 * whole + (last if shorten else whole)
-
-
-def product_session(rows: int, inputs: int, outputs: int, folder: Path) -> Any:
-    """One product of uint8 [rows, inputs] by constant int8 [inputs, outputs], scaled to fp32."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(0)
-    weights = random.integers(-127, 128, (inputs, outputs)).astype(np.int8)
-    constants = {
-        "b": weights, "sa": np.array(0.02, np.float32), "sb": np.full(outputs, 0.01, np.float32),
-        "za": np.array(128, np.uint8), "zb": np.zeros(outputs, np.int8),
-    }  # fmt: skip
-    node = helper.make_node(
-        "MatMulIntegerToFloat", ["a", "b", "sa", "sb", "za", "zb"], ["y"], domain="com.microsoft"
-    )
-    graph = helper.make_graph(
-        [node], "product",
-        [helper.make_tensor_value_info("a", TensorProto.UINT8, [rows, inputs])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, outputs])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )  # fmt: skip
-    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
-    path = folder / f"{rows}-{inputs}-{outputs}.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
-    session = new_session(path, 1)
-    given = {"a": random.integers(0, 256, (rows, inputs)).astype(np.uint8)}
-    return lambda: session.run(None, given)
-
-
-def best_seconds(call: Any) -> float:
-    """The fastest of a few calls: what interrupts one of them is not the kernel's."""
-    times = []
-    for _ in range(CALLS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def profile(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> list[dict[str, Any]]:
@@ -170,7 +131,7 @@ def main() -> None:
                     operations(shorten=shorten),
                 )
                 print(name, "exported", flush=True)
-        products = {shape: product_session(*shape, folder) for shape in SHAPES}
+        products = {shape: product(shape, "int8", 1, folder) for shape in SHAPES}
         peaks: list[float] = []
         found: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(ROUNDS):

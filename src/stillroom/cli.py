@@ -188,9 +188,9 @@ def search_verb(options: argparse.Namespace) -> Answer:
 
 
 def bench_verb(options: argparse.Namespace) -> Answer:
-    from stillroom.step_report import bench_folders
+    from stillroom.cli_bench import bench_folders
 
-    return bench_folders(options.folders, options.length, options.rounds, options.samples, options.threads)
+    return bench_folders(options)
 
 
 def report_verb(options: argparse.Namespace) -> Answer:

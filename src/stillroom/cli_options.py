@@ -166,11 +166,26 @@ def bench_options(verb: argparse.ArgumentParser) -> None:
     option = verb.add_argument
     option("folders", type=Path, nargs="+", help="artifacts, bundles or model folders")
     option("--length", type=int, action="append", help="tokens per input, repeatable (default: 64, 128)")
-    option("--rounds", type=int, default=3, help="fresh processes per model (default: %(default)s)")
+    option("--rounds", type=int, default=5, help="fresh processes per model (default: %(default)s)")
     option(
         "--samples", type=int, default=30, help="timed calls per length and process (default: %(default)s)"
     )
     option("--threads", type=int, default=2, help="of the runtime (default: %(default)s)")
+    option(
+        "--text", type=Path, metavar="FILE",
+        help="your texts, one a line: times from text to answer at their lengths (default: the golden texts)",
+    )  # fmt: skip
+    option("--sweep", action="store_true", help="also other threads, lengths and batches")
+    option("--limits", action="store_true", help="also this machine's peaks, and where the time goes")
+    option(
+        "--sustained", type=float, default=0, metavar="SECONDS",
+        help="also run each so long without a pause: does it slow down, does its memory grow?",
+    )  # fmt: skip
+    option(
+        "--timeout", type=float, default=120, metavar="SECONDS",
+        help="a process that takes longer is killed, and its row says so (default: %(default)s)",
+    )  # fmt: skip
+    option("--out", type=Path, metavar="DIR", help="also write bench.json and bench.txt there")
 
 
 def report_options(verb: argparse.ArgumentParser) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from stillroom.recipe import Recipe
 from stillroom.step_data import data_step
 from stillroom.step_export import bundle_step, export_step
-from stillroom.step_report import measure_step, report_step
+from stillroom.step_measure import measure_step
+from stillroom.step_report import report_step
 from stillroom.step_student import baseline_step, student_step, teacher_names
 from stillroom.step_train import find_model, teacher_step
 from stillroom.step_transfer import transfer_step

@@ -353,7 +353,8 @@ def measured(search: Search, folder: Path, files: dict[str, Path]) -> dict[str, 
 
     At the longest input, of real text. Raises CheckFailed as measure does.
     """
-    from stillroom.benchmarks.measure import Subject, measure, percentiles
+    from stillroom.benchmarks.measure import Subject, measure
+    from stillroom.benchmarks.statistics import percentiles
     from stillroom.benchmarks.workload import Workload
     from stillroom.export.bundle import artifact_at
 

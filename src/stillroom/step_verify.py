@@ -19,6 +19,7 @@ from stillroom.step_export import artifact_sources
 from stillroom.steps import Run, do_step, recorded
 from stillroom.task import TaskSpec
 
+FORM = 2  # of the step's facts: another form verifies again
 VERIFY_THREADS = os.cpu_count() or 1
 
 
@@ -42,7 +43,8 @@ def verify_step(run: Run, recipe: Recipe) -> dict[str, Any]:
             )
         return facts
 
-    return do_step(run, "verify", recorded(run, "data", "teacher", "student", "export"), (), work)
+    made_from = {"form": FORM, **recorded(run, "data", "teacher", "student", "export")}
+    return do_step(run, "verify", made_from, (), work)
 
 
 def verify_artifacts(
@@ -54,6 +56,7 @@ def verify_artifacts(
     folder of them. One that nothing here can open has no cases.
     """
     from stillroom.artifact import load_artifact
+    from stillroom.benchmarks.quality import quality
     from stillroom.export.targets import TARGETS, opens_here
     from stillroom.export.verify import failure, feedings, verify
     from stillroom.student import load_student
@@ -82,10 +85,14 @@ def verify_artifacts(
         whole = found.cases[0].agreement  # the test split as it is
         scores = all_scores(artifact.task.kind, found.logits, labels)
         of_source = all_scores(artifact.task.kind, fed[0].wanted, labels)
+        others = {**known_answers(run), source: fed[0].wanted}
         yield (
             name,
             {
                 "scores": scores,
+                "quality": quality(
+                    artifact.task.kind, artifact.task.labels, found.logits, labels, others, source
+                ),
                 "score_change": {score: value - of_source[score] for score, value in scores.items()},
                 "flip_rate": whole.flip_rate,
                 "max_abs_error": whole.max_abs_error,
@@ -95,6 +102,12 @@ def verify_artifacts(
                 "failure": failure(found, artifact.tolerance),
             },
         )
+
+
+def known_answers(run: Run) -> dict[str, np.ndarray]:
+    """The teacher's and the student's logits on the test split, as their steps saved them."""
+    paths = {name: run.folder / name / "test_logits.npy" for name in ("teacher", "student")}
+    return {name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.is_file()}
 
 
 def verify_run(folder: Path, jobs: int = 0) -> tuple[str, dict[str, Any]]:

@@ -49,7 +49,9 @@ def invented_measurement(name: str, p50_ms: float, load_ms: float, resident_byte
         peak_rss_bytes=(resident_bytes,) * WORKLOAD.rounds,
         baseline_rss_bytes=(60_000_000,) * WORKLOAD.rounds,
         page_cache="dropped",
-        evaluation_pass_ms=p50_ms * 0.3 * len(WORKLOAD.evaluation),
+        cpu_ms={length: per_process(p50_ms * (length / 128) * 1.8) for length in WORKLOAD.lengths},
+        runtime_bytes=36_000_000,
+        evaluation_samples_ms=(p50_ms * 0.3,) * len(WORKLOAD.evaluation),
     )
 
 
@@ -75,6 +77,22 @@ def row(
             scores={"accuracy": accuracy, "macro_f1": accuracy - 0.0031},
             flip_rate=flips,
             max_abs_error=error,
+            quality={
+                "calibration_error": 0.031,
+                "against": {
+                    "teacher": {
+                        "retention_low": 0.97,
+                        "retention_high": 1.01,
+                        "gained": 20,
+                        "lost": 27,
+                        "p_value": 0.38,
+                    }
+                },
+                "flips_by_label": {
+                    "negative": {"rows": 889, "flips": 3},
+                    "positive": {"rows": 932, "flips": 5},
+                },
+            },
         ),
         "accuracy",
         TEACHER_ACCURACY,
@@ -103,6 +121,7 @@ def invent_run(sample_results: dict[str, Any]) -> Callable[..., dict[str, Any]]:
         if kind == "regression":
             results["task"]["labels"] = ["score"]
         results["workload"]["evaluation_rows"] = rows
+        results["tokenization_samples_ms"] = None
         for section in ("models", "artifacts"):
             results[section] = [found for found in results[section] if found["name"] in scores]
             for found in results[section]:
@@ -110,6 +129,7 @@ def invent_run(sample_results: dict[str, Any]) -> Callable[..., dict[str, Any]]:
                 found["scores"] = {metric: 0.5 for metric in KINDS[kind].scores} | {KINDS[kind].metric: score}
                 found["retention"] = score / scores["teacher"]
                 found["evaluation_pass_ms"] = (passes_ms or {}).get(found["name"])
+                found["evaluation_samples_ms"] = None
         return results
 
     return invent
@@ -156,7 +176,7 @@ def sample_results() -> dict[str, Any]:
         ),
     ]
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "stillroom_version": "0.1.0",
         "recipe": {"name": "demo", "seed": 1},
         "created": "2026-01-02T03:04:05+00:00",
@@ -177,6 +197,61 @@ def sample_results() -> dict[str, Any]:
         "models": models,
         "artifacts": artifacts,
         "workload": WORKLOAD.to_dict(),
+        "noise": {
+            "subject": "onnx-int8-dynamic",
+            "rounds": 5,
+            "by_length": [
+                {"length": length, "p50_ms": [3.1, 3.12], "difference": 0.0065, "floor": 0.02}
+                for length in WORKLOAD.lengths
+            ],
+        },
+        "tokenization_samples_ms": [0.04] * len(WORKLOAD.evaluation),
+        "sweeps": [
+            {
+                "name": name,
+                "threads": threads,
+                "length": length,
+                "batch_size": batch,
+                "p50_ms": ms,
+                "p95_ms": 1.1 * ms,
+                "rows_per_s": 1000 * batch / ms,
+                "samples_ms": [ms] * 4,
+            }
+            for name in ("onnx-fp32", "onnx-int8-dynamic")
+            for threads, length, batch, ms in [
+                (1, 16, 1, 1.0),
+                (1, 128, 1, 6.0),
+                (2, 16, 1, 0.6),
+                (2, 128, 1, 3.1),
+                (2, 128, 4, 11.0),
+            ]
+        ],
+        "limits": {
+            "peaks": {
+                "threads": 2,
+                "fp32_operations_per_s": [3.0e11, 3.2e11],
+                "int8_operations_per_s": [1.0e12, 1.1e12],
+                "bandwidth_bytes_per_s": [4.0e10, 4.4e10],
+            },
+            "profiles": {
+                "onnx-int8-dynamic": {
+                    "fp32_operations": 90_000_000,
+                    "int8_operations": 980_000_000,
+                    "traffic_bytes": 18_800_000,
+                    "operators_ms": 2.9,
+                    "top": [{"operator": "DynamicQuantizeMatMul", "calls": 12, "ms": 1.4, "share": 0.48}],
+                }
+            },
+        },
+        "sensitivity": [
+            {"group": "layer 0, attention", "mean_squared_error": 0.004},
+            {"group": "everything", "mean_squared_error": 0.02},
+        ],
+        "parity": {
+            "onnx-int8-dynamic": [
+                {"case": "test split, one by one", "max_abs_error": 0.31, "flip_rate": 0.0044, "passed": True}
+            ]
+        },
         "tolerances": {
             "teacher-onnx-fp32": {"max_abs_error": 1e-4, "decided_flip_rate": 0.0},
             "onnx-fp32": {"max_abs_error": 1e-4, "decided_flip_rate": 0.0},

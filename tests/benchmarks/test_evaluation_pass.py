@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillroom import step_report
-from stillroom.benchmarks import measure as module
-from stillroom.benchmarks.measure import Measurement, Subject, measure, run_child
+from stillroom import step_measure
+from stillroom.benchmarks import measure_child as module
+from stillroom.benchmarks.measure import Measurement, Subject, measure
+from stillroom.benchmarks.measure_child import run_child
 from stillroom.benchmarks.workload import Workload
 from stillroom.errors import CheckFailed
 from stillroom.files import write_json
 from stillroom.recipe import load_recipe
 from stillroom.steps import Run
 from stillroom.task import TaskSpec
+from stillroom.text import Row
 from stillroom.tokens import Tokens
 
 WORKLOAD = Workload(
@@ -39,7 +41,7 @@ WORKLOAD = Workload(
 RECORDING_CHILD = """
 import sys
 import numpy as np
-from stillroom.benchmarks.measure import child_main
+from stillroom.benchmarks.measure_child import child_main
 
 def load_predictor(target, folder, threads, lengths):
     def predict(input_ids, attention_mask):
@@ -75,12 +77,12 @@ def test_every_row_is_fed_once_per_subject_in_its_first_process(
     for subject in subjects:
         calls = (Path(subject.folder) / "calls.txt").read_text().splitlines()
         assert calls == [*PER_PROCESS, "1x3:77", "1x2:2", "1x5:79", *PER_PROCESS]
-        assert isinstance(found[subject.name].evaluation_pass_ms, float)
+        assert len(found[subject.name].evaluation_samples_ms) == 3
 
 
 def test_no_rows_are_no_pass(subjects: list[Subject], command: list[str]) -> None:
     found = measure(subjects, replace(WORKLOAD, evaluation=()), command=command)
-    assert [measurement.evaluation_pass_ms for measurement in found.values()] == [None, None]
+    assert [measurement.evaluation_samples_ms for measurement in found.values()] == [(), ()]
     assert (Path(subjects[0].folder) / "calls.txt").read_text().splitlines() == PER_PROCESS * 2
 
 
@@ -106,7 +108,7 @@ def test_the_pass_is_the_sum_of_its_calls_and_comes_after_the_memory(monkeypatch
     happened: list[str] = []
     times = iter(range(10**6))
     monkeypatch.setattr(module.time, "perf_counter_ns", lambda: next(times) * 1_000_000)
-    monkeypatch.setattr(module, "_resident_bytes", lambda: (happened.append("memory"), (1, 2))[1])
+    monkeypatch.setattr(module, "resident_bytes", lambda: (happened.append("memory"), (1, 2))[1])
 
     def load_predictor(target: str, folder: Path, threads: int, lengths: object) -> Callable[..., np.ndarray]:
         def predict(*inputs: np.ndarray) -> np.ndarray:
@@ -121,9 +123,9 @@ def test_the_pass_is_the_sum_of_its_calls_and_comes_after_the_memory(monkeypatch
 
     request = child_request(replace(WORKLOAD, evaluation=()))
     reply = run_child(request, lambda target: None, load_predictor, rows)
-    assert reply["evaluation_pass_ms"] == 3.0  # this clock ticks a millisecond per look
+    assert reply["evaluation_samples_ms"] == [1.0] * 3  # this clock ticks a millisecond per look
     assert happened[-5:] == ["memory", "rows", "call (1, 3)", "call (1, 2)", "call (1, 5)"]
-    assert run_child(request, lambda target: None, load_predictor)["evaluation_pass_ms"] is None
+    assert run_child(request, lambda target: None, load_predictor)["evaluation_samples_ms"] == []
 
 
 def test_an_answer_that_is_not_finite_is_found_in_the_pass_too(tmp_path: Path) -> None:
@@ -139,7 +141,9 @@ def test_an_answer_that_is_not_finite_is_found_in_the_pass_too(tmp_path: Path) -
         )
 
 
-@pytest.mark.parametrize("value", [None, 0.0, -1.0, "fast", math.nan])
+@pytest.mark.parametrize(
+    "value", [None, [], [1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 1.0, -1.0], ["fast"] * 3, [math.nan] * 3]
+)
 def test_a_reply_without_the_pass_that_was_asked_for_fails(subjects: list[Subject], value: Any) -> None:
     reply = {
         "import_ms": 1.0,
@@ -148,12 +152,17 @@ def test_a_reply_without_the_pass_that_was_asked_for_fails(subjects: list[Subjec
         "samples_ms": {"2": [1.0, 1.0, 1.0], "4": [1.0, 1.0, 1.0]},
         "peak_rss_bytes": 2,
         "baseline_rss_bytes": 1,
-        "evaluation_pass_ms": value,
+        "cpu_ms": {"2": 1.0, "4": 1.0},
+        "runtime_bytes": None,
+        "evaluation_samples_ms": value,
     }
     command = [sys.executable, "-S", "-c", f"print({json.dumps(reply)!r})"]
     with pytest.raises(CheckFailed, match="other than its measurements"):
         measure(subjects, replace(WORKLOAD, rounds=1), command=command)
-    assert measure(subjects, replace(WORKLOAD, rounds=1, evaluation=()), command=command)["a"]
+    good = {**reply, "evaluation_samples_ms": [1.0, 2.0, 3.0]}
+    command = [sys.executable, "-S", "-c", f"print({json.dumps(good)!r})"]
+    found = measure(subjects, replace(WORKLOAD, rounds=1), command=command)["a"]
+    assert found.evaluation_samples_ms == (1.0, 2.0, 3.0)
 
 
 def test_a_long_pass_is_given_its_time(subjects: list[Subject], tmp_path: Path) -> None:
@@ -165,7 +174,7 @@ def test_a_long_pass_is_given_its_time(subjects: list[Subject], tmp_path: Path) 
     with pytest.raises(CheckFailed, match=r"within 1 s"):
         measure(subjects, replace(WORKLOAD, rounds=1, evaluation=()), 1, [sys.executable, str(script)])
     thirty = replace(WORKLOAD, rounds=1, evaluation=WORKLOAD.evaluation * 10)
-    assert measure(subjects[:1], thirty, 1, [sys.executable, str(script)])["a"].evaluation_pass_ms
+    assert measure(subjects[:1], thirty, 1, [sys.executable, str(script)])["a"].evaluation_samples_ms
 
 
 def test_the_step_feeds_the_validation_split_and_keeps_no_ids(
@@ -186,22 +195,40 @@ def test_the_step_feeds_the_validation_split_and_keeps_no_ids(
         flat = np.concatenate(ids)
         return Tokens(flat, np.zeros_like(flat), offsets, np.zeros(len(ids), dtype=np.int64), 0), []
 
+    splits_of_texts = SimpleNamespace(validation=[Row("a text nobody keeps", None, "no")] * 3)
+
     def measured(subjects: list[Subject], workload: Workload) -> dict[str, Measurement]:
         asked.append(workload)
         return {
             subject.name: Measurement(
-                subject.name, (1.0,), (1.0,), (1.0,), {64: (1.0,)}, (1,), (1,), "warm", 9
+                subject.name,
+                (1.0,),
+                (1.0,),
+                (1.0,),
+                {64: (1.0,)},
+                (1,),
+                (1,),
+                "warm",
+                {64: (1.0,)},
+                7,
+                (4.0,),
             )
             for subject in subjects
         }
 
     task = TaskSpec(("no", "yes"), 64, ("input_ids", "attention_mask"))
-    monkeypatch.setattr(step_report, "encode", encode)
+    monkeypatch.setattr(step_measure, "encode", encode)
+    monkeypatch.setattr(step_measure, "load_splits", lambda folder: splits_of_texts)
+    monkeypatch.setattr(step_measure, "apart", lambda work, calls: [{"peaks": {}, "profiles": {}}])
+    monkeypatch.setattr("stillroom.benchmarks.tokenization.time_tokenizer", lambda *given: (0.1,) * 3)
+    monkeypatch.setattr("stillroom.benchmarks.sweep.sweep", lambda *given: [])
     monkeypatch.setattr("stillroom.benchmarks.measure.measure", measured)
     monkeypatch.setattr("stillroom.student.load_student", lambda folder: SimpleNamespace(task=task))
-    facts = step_report.measure_step(run, load_recipe("demo"), baselines=False)
+    facts = step_measure.measure_step(run, load_recipe("demo"), baselines=False)
     assert asked[0].evaluation == tuple(tuple(row) for row in splits["validation"])
     assert facts["workload"]["evaluation_rows"] == 3
-    assert facts["rows"]["onnx-fp32"]["evaluation_pass_ms"] == 9 and "coreml-fp16" not in facts["rows"]
+    assert (
+        facts["rows"]["onnx-fp32"]["evaluation_samples_ms"] == (4.0,) and "coreml-fp16" not in facts["rows"]
+    )
     written = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
-    assert not any(marked in written for marked in ("987654", "876543", "876544", "876545"))
+    assert not any(marked in written for marked in ("987654", "876543", "876544", "876545", "nobody"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -13,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stillroom.benchmarks import measure as module
-from stillroom.benchmarks.measure import Subject, drop_page_cache, measure, percentiles, run_child
+from stillroom.benchmarks import measure_child as module_child
+from stillroom.benchmarks.measure import Subject, drop_page_cache, measure
+from stillroom.benchmarks.measure_child import run_child
 from stillroom.benchmarks.workload import Workload
 from stillroom.errors import CheckFailed, UsageError
 
@@ -28,7 +29,7 @@ FAKE_CHILD = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from stillroom.benchmarks.measure import child_main
+from stillroom.benchmarks.measure_child import child_main
 
 def load_predictor(target, folder, threads, lengths):
     def predict(*inputs):
@@ -127,6 +128,9 @@ def reply(**changes: Any) -> str:
         "samples_ms": {"2": [1.0, 1.0, 1.0], "4": [1.0, 1.0, 1.0]},
         "peak_rss_bytes": 2,
         "baseline_rss_bytes": 1,
+        "cpu_ms": {"2": 2.0, "4": 2.0},
+        "runtime_bytes": 5,
+        "evaluation_samples_ms": [],
     }
     return json.dumps({**whole, **changes})
 
@@ -147,6 +151,10 @@ def reply(**changes: Any) -> str:
         reply(samples_ms={"2": [1.0], "4": [1.0]}),
         reply(samples_ms={"2": [1.0, 1.0, 1.0], "4": [1.0, 1.0, 0.0]}),
         reply(samples_ms=[]),
+        reply(cpu_ms={"2": 1.0}),
+        reply(cpu_ms={"2": -1.0, "4": 1.0}),
+        reply(runtime_bytes="many"),
+        reply(evaluation_samples_ms=[1.0]),
     ],
 )
 def test_an_answer_that_is_no_measurement_fails(tmp_path: Path, printed: str) -> None:
@@ -229,26 +237,6 @@ def test_the_page_cache_is_dropped_file_by_file(tmp_path: Path, monkeypatch: pyt
     assert drop_page_cache(tmp_path) == "warm"
 
 
-@given(st.lists(st.floats(min_value=1e-3, max_value=1e6), min_size=1, max_size=60))
-def test_percentiles_equal_a_plain_reference(samples: list[float]) -> None:
-    def reference(percent: int) -> float:
-        ordered = sorted(samples)
-        place = (len(ordered) - 1) * percent / 100
-        below = math.floor(place)
-        above = min(below + 1, len(ordered) - 1)
-        return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-    found = percentiles(samples)
-    assert list(found) == ["p50", "p90", "p99"]
-    for name, value in found.items():
-        assert value == pytest.approx(reference(int(name[1:])), rel=1e-9)
-
-
-def test_no_samples_have_no_percentiles() -> None:
-    with pytest.raises(UsageError):
-        percentiles([])
-
-
 def onnx_model(folder: Path, weight: float) -> Path:
     """folder/model.onnx: logits = the sum over the attended tokens' rows of a table."""
     import onnx
@@ -292,3 +280,44 @@ def test_a_real_onnx_file_is_measured_by_the_real_child(tmp_path: Path) -> None:
     (tmp_path / "good" / "model.onnx").write_bytes(b"no protobuf")
     with pytest.raises(CheckFailed, match=r"good: .*model\.onnx"):
         measure([good], replace(WORKLOAD, rounds=1))
+
+
+def test_a_file_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    body = "if target == 'crashes': os.kill(os.getpid(), 11)\nif target == 'hangs': time.sleep(60)"
+    subjects = [subject(tmp_path, name) for name in ("crashes", "works", "hangs")]
+    failures: dict[str, str] = {}
+    found = measure(subjects, WORKLOAD, 4, fake_child(tmp_path, body), failures)
+    assert list(found) == ["works"] and len(found["works"].load_samples_ms) == WORKLOAD.rounds
+    assert "SIGSEGV" in failures["crashes"] and "did not finish within 4 s" in failures["hangs"]
+
+
+def test_native_libraries_of_the_runtime_are_counted(tmp_path: Path) -> None:
+    libraries = module_child._mapped_libraries()
+    assert libraries is not None and any("numpy" in path for path in libraries)
+    body = "import ctypes, importlib.util\nctypes.CDLL(importlib.util.find_spec('_sqlite3').origin)"
+    found = measure([subject(tmp_path)], WORKLOAD, command=fake_child(tmp_path, body))["model"]
+    assert found.runtime_bytes is not None and found.runtime_bytes > 10_000
+
+
+def test_peak_memory_agrees_with_what_the_system_accounts(tmp_path: Path) -> None:
+    """GNU time -v prints ru_maxrss, as wait4 gives it to a parent that is smaller than the child."""
+    ballast = "ballast = bytearray(200_000_000)\nballast[::4096] = bytes(len(ballast[::4096]))"
+    child = fake_child(tmp_path, ballast)
+    request = {"subject": asdict(subject(tmp_path)), "workload": asdict(replace(WORKLOAD, evaluation=()))}
+    (tmp_path / "request").write_text(f"{json.dumps(request)}\n[]\n")
+    parent = (
+        "import os, sys\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    os.dup2(os.open(sys.argv[1], os.O_RDONLY), 0)\n"
+        "    os.execv(sys.argv[2], sys.argv[2:])\n"
+        "_, status, usage = os.wait4(pid, 0)\n"
+        "print(); print(usage.ru_maxrss)\n"
+        "sys.exit(os.waitstatus_to_exitcode(status))\n"
+    )
+    command = [sys.executable, "-S", "-c", parent, str(tmp_path / "request"), *child]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    accounted = int(done.stdout.split()[-1])
+    said = json.loads(done.stdout[: done.stdout.rindex("}") + 1])["peak_rss_bytes"]
+    assert said > 200_000_000
+    assert said == pytest.approx(accounted * 1024, rel=0.02)

@@ -83,7 +83,7 @@ def test_the_page_is_whole_and_loads_nothing(sample_results: dict[str, Any], tmp
     text = written(sample_results, tmp_path)["report.html"]
     page = Page(text)
     assert page.open == []
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 4
     assert not {"script", "link", "img", "iframe", "object", "image"} & set(page.tags)
     assert "://" not in re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"', "", text)
     links = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
@@ -100,8 +100,8 @@ def test_plots_on_the_page_take_all_colours_from_the_palette(
 ) -> None:
     files = written(sample_results, tmp_path)
     plots = re.findall(r"<svg.*?</svg>", files["report.html"], flags=re.DOTALL)
-    assert len(plots) == 2
-    assert [re.findall(r"#[0-9a-f]{6}\b", plot) for plot in plots] == [[], []]
+    assert len(plots) == 4
+    assert [re.findall(r"#[0-9a-f]{6}\b", plot) for plot in plots] == [[]] * 4
     assert LIGHT.paper in files["plot.svg"]
     assert "system-ui" in files["plot.svg"] and "DejaVu" not in files["plot.svg"]
 
@@ -210,6 +210,7 @@ def test_a_run_without_timing_is_reported_without_plots(
             )
             for row in sample_results[section]
         ]
+    sample_results |= {"noise": None, "sweeps": [], "limits": None, "sensitivity": None}
     files = written(sample_results, tmp_path)
     assert "plot.svg" not in files
     assert "Nothing was timed" in files["report.html"]

@@ -28,7 +28,9 @@ MEASUREMENT = Measurement(
     peak_rss_bytes=(100, 120),
     baseline_rss_bytes=(60, 63),
     page_cache="dropped",
-    evaluation_pass_ms=4200.0,
+    cpu_ms={128: (4.0, 6.0), 16: (0.9, 0.7)},
+    runtime_bytes=30_000_000,
+    evaluation_samples_ms=(4000.0, 200.0),
 )
 
 
@@ -41,7 +43,10 @@ def test_a_row_derives_from_raw_samples() -> None:
     row = result_row(FACTS, "accuracy", 0.95, MEASUREMENT)
     assert row["retention"] == pytest.approx(0.9 / 0.95)
     assert (row["length"], row["samples_ms"]) == (128, [3.0, 1.0, 2.0, 4.0])
-    assert row["latency_ms"] == pytest.approx({"p50": 2.5, "p90": 3.7, "p99": 3.97})
+    low, high = row["latency_ms"].pop("intervals")["p50"]
+    assert row["latency_ms"] == pytest.approx({"p50": 2.5, "p90": 3.7, "p95": 3.85, "p99": 3.97})
+    assert 1.0 <= low < 2.5 < high <= 4.0
+    assert (row["cpu_ms"], row["by_length"][0]["cpu_ms"]) == (5.0, 0.8)
     assert [entry["length"] for entry in row["by_length"]] == [16, 128]
     assert (row["cold_load_ms"], row["first_ms"], row["evaluation_pass_ms"]) == (20.0, 5.5, 4200.0)
     assert (row["peak_rss_bytes"], row["baseline_rss_bytes"]) == (120, 61)
@@ -93,7 +98,8 @@ def containers(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[A
 
 
 # Parts whose content is the recipe's, the split's or the user's to extend.
-OPEN = ("recipe", "task", "data", "tolerances", "versions", "scores")
+OPEN = ("recipe", "task", "data", "tolerances", "versions", "scores", "against", "flips_by_label", "profiles",
+        "parity")  # fmt: skip
 
 
 def test_every_missing_or_extra_field_is_found(sample_results: dict[str, Any]) -> None:
