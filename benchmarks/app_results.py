@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 
 from stillroom.benchmarks.statistics import latency
-from stillroom.benchmarks.tables import Table, number
+from stillroom.benchmarks.tables import Table, number, plain
 from stillroom.errors import UsageError, shown
 from stillroom.files import read_json
 
@@ -195,7 +195,7 @@ def app_results(paths: Sequence[Path], folders: Sequence[Path] = ()) -> tuple[st
                     f"{', '.join(map(str, folders))}"
                 )
     documents = [app_document(result) for result in results]
-    table = plain_text(app_table(documents))
+    table = plain(app_table(documents))
     if any(result.device.emulator for result in results):
         table += "\nAn emulator's times say nothing about a phone: they are left out."
     return table, {"app_results": documents}
@@ -240,16 +240,3 @@ def _thermal(status: int | None) -> str:
 
 def _change(before: str, after: str) -> str:
     return before if before == after else f"{before} → {after}"
-
-
-def plain_text(table: Table) -> str:
-    """A table for a terminal: columns aligned, numbers to the right. Line breaks in cells become spaces."""
-    rows = [[" ".join(cell.split()) for cell in row] for row in (table.header, *table.rows)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(table.header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if at < table.text_columns else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

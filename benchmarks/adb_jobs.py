@@ -1,0 +1,122 @@
+"""What is to be run on a device: each file with its golden vectors and the ids it is timed with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillroom.artifact import Artifact
+from stillroom.benchmarks.adb_runner import Reply
+from stillroom.errors import UsageError
+from stillroom.export.bundle import artifact_at
+from stillroom.export.golden import GOLDEN_TEXTS, GOLDEN_TOLERANCE, golden_vectors
+from stillroom.export.targets import open_artifact
+from stillroom.files import read_json
+from stillroom.numerics import compare_logits
+from stillroom.student import load_student
+from stillroom.tokens import load_tokenizer
+
+RUN_BY = ("onnx", "ort")  # what onnxruntime opens; other runtimes have no runner yet
+MAX_GOLDENS = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file. goldens: empty when it is not run; reason says why then."""
+
+    name: str
+    artifact: Artifact
+    goldens: tuple[dict[str, Any], ...]
+    timed_ids: tuple[int, ...]
+    reason: str
+
+
+def prepare_jobs(folders: Sequence[Path], lengths: Sequence[int]) -> tuple[list[Job], list[dict[str, str]]]:
+    """The files to run, and for each folder that is none of ours or no artifact its name and why not.
+
+    The goldens are a bundle's own, or computed here with the very file. Raises UsageError when a length is
+    beyond what a file reads or there is no tokenizer.
+    """
+    jobs: list[Job] = []
+    skipped: list[dict[str, str]] = []
+    for folder in folders:
+        if not any((folder / name).is_file() for name in ("artifact.json", "manifest.json")):
+            load_student(folder)  # raises what is wrong with it when it is no model folder either
+            skipped.append(
+                {"name": str(folder), "reason": "not run: adb runs exported files, this is a model"}
+            )
+            continue
+        artifact = artifact_at(folder)
+        if artifact.target not in RUN_BY:
+            reason = f"not run: adb runs onnxruntime's files so far, not {artifact.target}"
+            jobs.append(Job(str(folder), artifact, (), (), reason))
+            continue
+        if artifact.lengths and not set(lengths) <= set(artifact.lengths):
+            made = ", ".join(map(str, artifact.lengths))
+            reason = f"not run: it was made for {made} tokens only, name these with --length"
+            jobs.append(Job(str(folder), artifact, (), (), reason))
+            continue
+        if max(lengths) > artifact.task.max_length:
+            raise UsageError(
+                f"--length {max(lengths)}: {folder} reads at most {artifact.task.max_length} tokens"
+            )
+        tokenizer = load_tokenizer(_tokenizer_folder(folder), artifact.task.max_length)
+        if (folder / "golden.json").is_file():
+            goldens = _checked(read_json(folder / "golden.json"), artifact, folder)
+        else:
+            goldens = golden_vectors(tokenizer, open_artifact(artifact, 1), artifact.task)
+        ids = np.resize(tokenizer.encode(GOLDEN_TEXTS[-1]).ids, max(lengths))
+        kept = tuple(golden for golden in goldens[:MAX_GOLDENS] if _fits(golden, artifact))
+        jobs.append(Job(str(folder), artifact, kept, tuple(map(int, ids)), ""))
+    return jobs, skipped
+
+
+def _checked(goldens: Any, artifact: Artifact, folder: Path) -> list[dict[str, Any]]:
+    """The parts of a bundle's goldens that are used here. Raises UsageError when they do not fit its task."""
+    try:
+        return [
+            {
+                "input_ids": [int(token) for token in golden["input_ids"]],
+                "token_type_ids": [int(kind) for kind in golden.get("token_type_ids", [])],
+                "logits": [
+                    float(value) for value, _ in zip(golden["logits"], artifact.task.labels, strict=True)
+                ],
+            }
+            for golden in goldens
+        ]
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+        raise UsageError(f"{folder / 'golden.json'} holds no golden vectors of its task") from None
+
+
+def _fits(golden: dict[str, Any], artifact: Artifact) -> bool:
+    """A file made for fixed lengths is asked only what needs no padding."""
+    return not artifact.lengths or len(golden["input_ids"]) in artifact.lengths
+
+
+def _tokenizer_folder(folder: Path) -> Path:
+    """Where the tokenizer of an artifact lies: beside it, or in the student of the run around it."""
+    for place in (folder, folder.resolve().parent.parent / "student"):
+        if (place / "tokenizer.json").is_file():
+            return place
+    raise UsageError(f"no tokenizer.json in or around {folder}: name a bundle, or an artifact of a run")
+
+
+def agreement_of(job: Job, reply: Reply) -> dict[str, Any]:
+    """How far the device's logits are from the host's goldens, beside what is allowed.
+
+    allowed: the smaller of the file's own tolerance and that of a replay (GOLDEN_TOLERANCE).
+    """
+    allowed = min(job.artifact.tolerance["max_abs_error"], GOLDEN_TOLERANCE)
+    expected = np.array([golden["logits"] for golden in job.goldens])
+    found = compare_logits(expected, np.array(reply.logits), job.artifact.task.kind)
+    return {
+        "texts": found.rows,
+        "max_abs_error": found.max_abs_error,
+        "allowed_error": allowed,
+        "flip_rate": found.flip_rate,
+        "holds": found.max_abs_error <= allowed and found.decided_flip_rate == 0,
+    }
