@@ -230,8 +230,7 @@ def read_file(device: Device, path: str, max_bytes: int, timeout_s: float = CALL
 
     Raises CheckFailed when it is larger, is not there, or the device went away.
     """
-    arguments = ["-s", device.serial, "exec-out", f"cat {path}"]
-    done = call(device.adb, arguments, timeout_s, max_bytes)
+    done = shell(device, f"cat {path}", timeout_s, max_bytes)
     if done.exit_code:
-        raise gone(device, last_line(done))
+        raise CheckFailed(f"device {device.serial} has no {path}: {last_line(done)}")
     return done.output

@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> int:
         return fail(f"error: device '{serial}' not found")
     if verb == "push":
         return push(serial, Path(rest[0]), rest[1], faults)
-    assert verb in ("shell", "exec-out") and len(rest) == 1
+    assert verb == "shell" and len(rest) == 1
     return shell(serial, rest[0], faults)
 
 
