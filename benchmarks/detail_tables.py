@@ -1,4 +1,4 @@
-"""Tables behind the first one: noise, texts, sweeps and limits, for bench too; quality and parity of a run."""
+"""Tables behind the first: noise, texts, sweeps and limits, for bench too; quality and parity of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def noise_line(document: dict[str, Any]) -> str:
     )
     busy = max(entry["floor"] for entry in noise["by_length"]) > NOISY
     more = "; that is much: end other programs and measure again with more --rounds" if busy else ""
-    return f"noise: {noise['subject']} took part twice; a difference of p50 within {floors} is no difference{more}"
+    pair = f"noise: {noise['subject']} took part twice"
+    return f"{pair}; a difference of p50 within {floors} is no difference{more}"
 
 
 def text_table(document: dict[str, Any], rows: list[dict[str, Any]]) -> Table:

@@ -37,13 +37,13 @@ from stillroom.benchmarks.tables import (
 NO_PHONE = "Latency and memory are of the host CPU described below. No phone was measured."
 MAX_LABELS_SHOWN = 12
 QUALITY_WORDS = (
-    "Retention with its 95 % interval (rows drawn in pairs); rows that are right here and wrong there, and the "
-    "other way round, with the p-value of McNemar's exact test: below 0.05 the two are not equally good. "
+    "Retention with its 95 % interval (rows drawn in pairs); rows that are right here and wrong there, and "
+    "the other way round, with the p-value of McNemar's exact test: below 0.05 the two are not equally good. "
     "Calibration error: how far an answer's probability is from how often it is right."
 )
 TEXT_WORDS = (
-    "Each row of the validation split once at its own length. Tokenizing was timed apart, on one thread; end to "
-    "end is the sum, text by text."
+    "Each row of the validation split once at its own length. Tokenizing was timed apart, on one thread; end "
+    "to end is the sum, text by text."
 )
 
 STYLE = """

@@ -1,10 +1,11 @@
-"""What a run found, for people: results.json, report.md, report.html, plot.svg."""
+"""What a run found, for people: results.json, report.md, report.html, model-card.md, plot.svg."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from stillroom.benchmarks.card import render_card
 from stillroom.benchmarks.compare import PASS_TITLE, size_section
 from stillroom.benchmarks.detail_tables import noise_line, quality_table
 from stillroom.benchmarks.headline import headline
@@ -30,7 +31,7 @@ __all__ = ["headline", "markdown_table", "size_lines", "write_report"]
 
 
 def write_report(results: dict[str, Any], folder: Path) -> None:
-    """Write results.json, report.md, report.html and plot.svg into folder, each whole or not at all.
+    """Write all of them into folder, each whole or not at all.
 
     Everything is rendered before the first file is written; plot.svg only if a row was timed. Raises
     UsageError when the results do not fit their schema, or matplotlib is missing.
@@ -43,7 +44,11 @@ def write_report(results: dict[str, Any], folder: Path) -> None:
         plots["sweep"] = sweep_svg(results["sweeps"])
     if results["sensitivity"]:
         plots["sensitivity"] = sensitivity_svg({"groups": results["sensitivity"]})
-    rendered = {"report.md": render_markdown(results), "report.html": render_page(results, plots)}
+    rendered = {
+        "report.md": render_markdown(results),
+        "report.html": render_page(results, plots),
+        "model-card.md": render_card(results),
+    }
     if "scatter" in plots:
         rendered["plot.svg"] = plots["scatter"]
     write_json(folder / "results.json", results)

@@ -25,7 +25,8 @@ from stillroom.student import load_student
 
 # Smaller numbers for every step, the same steps.
 QUICK = ("measure.rounds=1", "measure.samples=3", "measure.warmup=1", "measure.lengths=[8, 16]",
-         "teacher.epochs=1", "student.epochs=1")  # fmt: skip
+         "measure.sweeps=false", "teacher.epochs=1", "student.epochs=1")  # fmt: skip
+SPLITS = ("data.test_fraction=0.005", "data.validation_fraction=0.005")
 
 
 def settings(*assignments: str) -> list[str]:
@@ -36,7 +37,7 @@ def settings(*assignments: str) -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded recipe on real text and the real teacher, with few rows."""
     out = tmp_path_factory.mktemp("runs") / "demo"
-    quick = settings(*QUICK, "data.test_fraction=0.005", "data.validation_fraction=0.005")
+    quick = settings(*QUICK, *SPLITS, "measure.sweeps=true")
     assert main(["run", "demo", "--out", str(out), "--max-train-rows", "96", *quick]) == 0
     return out
 
@@ -80,12 +81,24 @@ def test_demo_results_hold_together(demo: Path) -> None:
     assert artifacts["onnx-fp32"]["scores"] == models["student"]["scores"]
     assert artifacts["onnx-fp32"]["max_abs_error"] <= 1e-4 and artifacts["onnx-fp32"]["flip_rate"] == 0
     assert models["student"]["parameters"] < models["teacher"]["parameters"]
-    assert results["workload"]["evaluation_rows"] == results["data"]["validation_rows"] > 100
+    rows = results["workload"]["evaluation_rows"]
+    assert rows == results["data"]["validation_rows"] == len(results["tokenization_samples_ms"]) > 100
+    assert len(int8["evaluation_samples_ms"]) == rows and int8["cpu_ms"] > 0
+    assert int8["quality"]["against"]["student"]["p_value"] <= 1
+    assert (
+        sum(found["rows"] for found in int8["quality"]["flips_by_label"].values())
+        == (results["data"]["test_rows"])
+    )
+    assert results["noise"]["subject"] == "onnx-int8-dynamic"
+    assert {point["batch_size"] for point in results["sweeps"]} == {1, 4, 16}
+    assert set(results["limits"]["profiles"]) == set(artifacts)
+    assert results["limits"]["profiles"]["onnx-int8-dynamic"]["int8_operations"] > 0
+    assert set(results["parity"]) == set(artifacts)
 
 
 def test_a_second_run_does_nothing_and_loads_no_torch(demo: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.is_file()}
-    quick = settings(*QUICK, "data.test_fraction=0.005", "data.validation_fraction=0.005")
+    quick = settings(*QUICK, *SPLITS, "measure.sweeps=true")
     arguments = ["run", "demo", "--out", str(demo), "--max-train-rows", "96", *quick]
     code = (
         "import sys; from stillroom.cli import main; "
@@ -109,12 +122,10 @@ def test_a_changed_recipe_and_a_damaged_file_are_noticed(
 ) -> None:
     with (demo / "bundle" / "labels.txt").open("a") as file:
         file.write("surplus\n")
-    quick = settings(
-        *QUICK, "data.test_fraction=0.005", "data.validation_fraction=0.005", "measure.samples=4"
-    )
+    quick = settings(*QUICK, *SPLITS, "measure.samples=4")
     assert main(["run", "demo", "--out", str(demo), "--max-train-rows", "96", *quick]) == 0
     said = capsys.readouterr().err
-    assert "measure: done again, because recipe.samples changed (3 -> 4)" in said
+    assert "measure: done again, because recipe.samples changed (3 -> 4); recipe.sweeps changed" in said
     assert "bundle: done again, because bundle changed on disk" in said
     assert "student: done before, kept" in said
 
@@ -159,8 +170,10 @@ def test_verify_report_bench_and_bundle_on_a_finished_run(
     capsys.readouterr()
     folder = demo / "artifacts" / "onnx-int8-dynamic"
     assert main(["bench", str(folder), "--rounds", "1", "--samples", "2", "--length", "9", "--json"]) == 0
-    (measured,) = json.loads(capsys.readouterr().out)["measurements"]
-    assert len(measured["samples_ms"]["9"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    (measured,) = document["rows"]
+    assert len(measured["samples_ms"]) == 2 and measured["failure"] is None
+    assert measured["length"] == 9 and document["noise"]["subject"] == str(folder)
     assert main(["bench", str(demo / "bundle"), "--rounds", "1", "--samples", "2", "--length", "9"]) == 0
     lone = shutil.copytree(folder, tmp_path / "lone" / "artifact")
     (lone / "tokenizer.json").unlink()

@@ -194,9 +194,15 @@ def bench_verb(options: argparse.Namespace) -> Answer:
 
 
 def report_verb(options: argparse.Namespace) -> Answer:
-    from stillroom.step_report import report_runs
+    from stillroom.step_report import report_against, report_runs
 
-    return report_runs(options.runs)
+    if options.against is None:
+        if options.fail_on_regression:
+            raise UsageError("--fail-on-regression needs --against: say what to compare with")
+        return report_runs(options.runs)
+    if len(options.runs) != 1:
+        raise UsageError(f"--against compares one run with another, {len(options.runs)} were given before it")
+    return report_against(options.runs[0], options.against, fail=options.fail_on_regression)
 
 
 def bundle_verb(options: argparse.Namespace) -> Answer:
@@ -300,8 +306,9 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
     ),
     "report": (
         report_verb,
-        "Show finished runs: scores per task, average and retention; size and time of an evaluation pass.",
-        "stillroom report runs/seed-0 runs/seed-1 runs/seed-2",
+        "Show finished runs: scores per task, average and retention; size and time of an evaluation pass. "
+        "Or what changed between two.",
+        "stillroom report runs/new --against runs/old --fail-on-regression",
         cli_options.report_options,
     ),
     "bundle": (

@@ -189,7 +189,10 @@ def bench_options(verb: argparse.ArgumentParser) -> None:
 
 
 def report_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("runs", type=Path, nargs="+", help="run folders")
+    option = verb.add_argument
+    option("runs", type=Path, nargs="+", help="run folders; with --against also results.json or bench.json")
+    option("--against", type=Path, metavar="B", help="say what is other in it than in B, beyond noise")
+    option("--fail-on-regression", action="store_true", help="exit code 1 when anything is worse than in B")
 
 
 def bundle_options(verb: argparse.ArgumentParser) -> None:

@@ -102,13 +102,17 @@ class ExportRecipe:
 
 @dataclass(frozen=True)
 class MeasureRecipe:
-    """lengths: tokens per input. samples, warmup: timed and untimed calls a round."""
+    """lengths: tokens per input. samples, warmup: timed and untimed calls a round.
+
+    sweeps: also time other threads, lengths and batches, and what the machine can do at best.
+    """
 
     lengths: tuple[int, ...] = (64, 128)
     rounds: int = 3
     samples: int = 30
     warmup: int = 5
     threads: int = 2
+    sweeps: bool = True
 
 
 @dataclass(frozen=True)

@@ -81,13 +81,15 @@ def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]
             if TARGETS[subject.target].runtime == "onnxruntime"
         ]
         inputs = [*inputs_at(workload, max(lengths), task.inputs).values()]
-        (limits,) = apart(limits_of, [(profiled, inputs, plan.threads)])
+        limits = None
+        if plan.sweeps:
+            (limits,) = apart(limits_of, [(profiled, inputs, plan.threads)])
         return {
             "rows": {name: asdict(found) for name, found in measured.items() if name != AGAIN},
             "workload": workload.to_dict(),
             "noise": noise,
             "tokenization_samples_ms": time_tokenizer(student, task.max_length, texts),
-            "sweeps": sweep(files, batched, ids, usable_cores()),
+            "sweeps": sweep(files, batched, ids, usable_cores()) if plan.sweeps else [],
             "limits": limits,
             "machine": describe_machine(plan.threads),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 import stillroom
-from stillroom.errors import UsageError
+from stillroom.errors import CheckFailed, UsageError
 from stillroom.files import read_json, sha256_json, staged_folder
 from stillroom.numerics import compare_logits
+from stillroom.progress import say
 from stillroom.recipe import Recipe, recipe_to_dict
 from stillroom.step_data import encode
 from stillroom.step_measure import model_roles
@@ -21,7 +23,7 @@ from stillroom.steps import Run, do_step
 
 
 def report_step(run: Run, recipe: Recipe, *, baselines: bool, command: str = "") -> dict[str, Any]:
-    """report/: results.json, report.md, report.html, plot.svg."""
+    """report/: results.json, report.md, report.html, model-card.md, plot.svg."""
 
     def work() -> dict[str, Any]:
         from stillroom.benchmarks.report import write_report
@@ -146,6 +148,7 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
         },
         "tolerances": {row["name"]: run.facts("export")[row["name"]]["tolerance"] for row in artifact_rows},
         "machine": measured["machine"],
+        "seconds": {folder: read_json(run.record(folder))["seconds"] for folder, _ in roles.values()},
         "notes": _notes(run, models, baselines=baselines),
     }
 
@@ -189,21 +192,12 @@ def report_runs(folders: list[Path]) -> tuple[str, dict[str, Any]]:
     """
     from stillroom.benchmarks.compare import PASS_TITLE, compare, run_figures
     from stillroom.benchmarks.report import headline, markdown_table, size_lines
-    from stillroom.benchmarks.results import validate_results
 
     runs: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        path = folder / "report" / "results.json"
-        if not path.is_file():
-            raise UsageError(f"{folder} has no report/results.json: stillroom run first")
-        if any(folder.samefile(other) for other in runs):
+        if any(folder.samefile(other) for other in runs if folder.exists()):
             raise UsageError(f"{folder} is given twice: it would count as two runs")
-        results = read_json(path)
-        try:
-            validate_results(results)
-        except UsageError as error:
-            raise UsageError(f"{path}: {error}") from None
-        runs[str(folder)] = results
+        runs[str(folder)] = _read_results(folder)
     if len(runs) > 1:
         text, figures = compare(runs)
     else:
@@ -219,3 +213,52 @@ def report_runs(folders: list[Path]) -> tuple[str, dict[str, Any]]:
         ]
         text, figures = "\n".join(lines), run_figures(runs)
     return text, {"runs": list(runs.values()), **figures}
+
+
+def _read_results(folder: Path) -> dict[str, Any]:
+    """The valid results.json of a run folder. Raises UsageError naming what is wrong."""
+    from stillroom.benchmarks.results import validate_results
+
+    path = folder / "report" / "results.json"
+    if not path.is_file():
+        raise UsageError(f"{folder} has no report/results.json: stillroom run first")
+    return _valid(path, validate_results)
+
+
+def _valid(path: Path, validate: Callable[[Any], None]) -> dict[str, Any]:
+    document = read_json(path)
+    try:
+        validate(document)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return dict(document)
+
+
+def report_against(a: Path, b: Path, *, fail: bool) -> tuple[str, dict[str, Any]]:
+    """What changed in A from B; each a run folder, a results.json or a bench.json.
+
+    Raises UsageError for anything else, CheckFailed, after showing the table, when fail is set and something
+    is worse.
+    """
+    from stillroom.benchmarks.against import change_facts, change_table, changes, regressions
+    from stillroom.benchmarks.results import validate_bench, validate_results
+    from stillroom.benchmarks.tables import markdown
+
+    def read(path: Path) -> dict[str, Any]:
+        if path.is_dir() and (path / "bench.json").is_file():
+            path = path / "bench.json"
+        if not path.is_file():
+            return _read_results(path)
+        document = read_json(path)
+        is_bench = isinstance(document, dict) and "rows" in document
+        return _valid(path, validate_bench if is_bench else validate_results)
+
+    found = changes(read(a), read(b))
+    worse = regressions(found)
+    text = f"A: {a}\nB: {b}\n\n{markdown(change_table(found))}\n\n" + (
+        f"{len(worse)} of {len(found)} figures are worse in A" if worse else "nothing is worse in A"
+    )
+    if fail and worse:
+        say(text)
+        raise CheckFailed(f"{worse[0].name}: {worse[0].figure} {worse[0].a} in A, {worse[0].b} in B")
+    return text, {"changes": change_facts(found), "worse": len(worse)}

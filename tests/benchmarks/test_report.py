@@ -75,7 +75,7 @@ def rename(results: dict[str, Any], name: str) -> None:
 
 def test_the_files_are_there_and_the_numbers_survive(sample_results: dict[str, Any], tmp_path: Path) -> None:
     files = written(sample_results, tmp_path / "report")
-    assert set(files) == {"results.json", "report.md", "report.html", "plot.svg"}
+    assert set(files) == {"results.json", "report.md", "report.html", "model-card.md", "plot.svg"}
     assert read_json(tmp_path / "report" / "results.json") == sample_results
 
 
