@@ -55,10 +55,16 @@ def changes(a: dict[str, Any], b: dict[str, Any]) -> list[Change]:
         found += _latencies(row, other, a, b, apart)
         found += _memory(row, other, apart)
         found += _answers(row, other, a, b)
-    return [
-        *found,
-        *(Change(name, "row", "not there", "there", NOT_MEASURED, "only in B") for name in before),
-    ]
+    gone = (Change(name, "row", "not there", "there", NOT_MEASURED, "only in B") for name in before)
+    return [*_versions(a, b), *found, *gone]
+
+
+def _versions(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Change]:
+    here, there = (document["machine"]["versions"] for document in (a, b))
+    for package in sorted({*here, *there}):
+        versions = here.get(package, ""), there.get(package, "")
+        if versions[0] != versions[1]:
+            yield Change(package, "version", *versions, NOT_MEASURED, "other")
 
 
 def _rows(document: dict[str, Any]) -> list[dict[str, Any]]:

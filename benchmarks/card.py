@@ -88,8 +88,7 @@ def _use(results: dict[str, Any]) -> str:
     length = results["task"]["max_length"]
     return (
         f"Texts like those it was trained on, up to {length} tokens, answered with: {labels}. Not for other "
-        "languages or kinds of text than those, nor for decisions about people without a person who answers for "
-        "them."
+        "languages or kinds of text than those, nor for decisions about people that no person answers for."
     )
 
 
@@ -143,6 +142,7 @@ def _energy(results: dict[str, Any], best: dict[str, Any]) -> str:
         mine, theirs = (energy_of(1e6 * row["cpu_ms"] / 1e3) for row in (best, reference))
         text += (
             f" A million answers at {best['length']} tokens: {mine.wh[0]:.1f} to {mine.wh[1]:.1f} Wh "
-            f"(estimate, from CPU time on this machine), {reference['name']} {theirs.wh[0]:.1f} to {theirs.wh[1]:.1f} Wh."
+            f"(estimate, from CPU time on this machine), {reference['name']} {theirs.wh[0]:.1f} to "
+            f"{theirs.wh[1]:.1f} Wh."
         )
     return text

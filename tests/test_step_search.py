@@ -14,7 +14,8 @@ from stillroom import step_search, step_search_try
 from stillroom.cli import main
 from stillroom.step_search import overlap
 
-QUICK = ("measure.rounds=1", "measure.sweeps=false", "measure.samples=3", "measure.warmup=1", "measure.lengths=[8]",
+QUICK = ("measure.rounds=1", "measure.samples=3", "measure.warmup=1", "measure.lengths=[8]",
+         "measure.sweeps=false",
          "teacher.epochs=3", "student.epochs=3", "teacher.learning_rate=0.01",
          "student.learning_rate=0.01",
          "teacher.freeze_word_embeddings=false",

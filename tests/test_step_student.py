@@ -12,7 +12,8 @@ import pytest
 import stillroom
 from stillroom.cli import main
 
-QUICK = ("teacher.epochs=1", "student.epochs=1", "measure.rounds=1", "measure.sweeps=false", "measure.samples=3", "measure.warmup=1",
+QUICK = ("teacher.epochs=1", "student.epochs=1", "measure.rounds=1", "measure.samples=3", "measure.warmup=1",
+         "measure.sweeps=false",
          "measure.lengths=[8]", "data.test_fraction=0.2")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""stillroom bench on real files, and on folders that are broken in every way; no time's value is looked at."""
+"""stillroom bench on real files, and on folders broken in every way; no time's value is looked at."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ sys.exit(child_main(lambda target: None, load_predictor))
 
 @pytest.mark.parametrize(
     ("what", "why"),
-    [("os.kill(os.getpid(), 11)", "SIGSEGV"), ("time.sleep(60)", "did not finish within 3 s")],
+    [("os.kill(os.getpid(), 11)", "SIGSEGV"), ("time.sleep(60)", "not finish within 3 s")],
 )
 def test_a_file_that_kills_its_process_is_a_row_and_the_rest_goes_on(
     files: list[Path], student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, why: str,
@@ -149,7 +149,7 @@ def test_long_text_files_are_sampled_over_their_whole_length(tmp_path: Path) -> 
 def test_tokenizing_is_timed_text_by_text(student: Path, tmp_path: Path) -> None:
     found = time_tokenizer(student, 32, [("the food was great", None), ("a", "the room")])
     assert len(found) == 2 and min(found) > 0
-    with pytest.raises(CheckFailed, match="no tokenizer.json"):
+    with pytest.raises(CheckFailed, match=r"no tokenizer\.json"):
         time_tokenizer(tmp_path, 32, [("a", None)])
 
 
@@ -172,9 +172,8 @@ def test_a_sweep_has_a_point_for_everything_that_was_asked(
     monkeypatch.setattr("stillroom.benchmarks.sweep.measure", measure)
     subjects = [Subject(name, "onnx", str(files[0]), ()) for name in "ab"]
     points = sweep(subjects, subjects[:1], tuple(range(1, 41)), 2)
-    ways = [
-        (point["threads"], point["length"], point["batch_size"]) for point in points if point["name"] == "a"
-    ]
+    keys = ("threads", "length", "batch_size")
+    ways = [tuple(point[key] for key in keys) for point in points if point["name"] == "a"]
     assert ways == [(t, n, 1) for t in (1, 2) for n in (16, 32, 40)] + [(2, 40, 4), (2, 40, 16)]
     assert [point["batch_size"] for point in points if point["name"] == "b"] == [1] * 6
     assert points[-1]["rows_per_s"] == pytest.approx(16 / 3e-3)

@@ -30,7 +30,7 @@ def test_arithmetic_and_traffic_by_hand() -> None:
     gather = 2 * 4 * 32
     assert found["traffic_bytes"] == 4 * (32 + 24 + 48) + (4 * 32 + 8 + 4 * 16) + 4 * (32 + 48 + 32) + gather
     assert found["operators_ms"] == pytest.approx(0.105)
-    assert [row["operator"] for row in found["top"]][0] == "DynamicQuantizeMatMul"
+    assert found["top"][0]["operator"] == "DynamicQuantizeMatMul"
     assert sum(row["share"] for row in found["top"]) == pytest.approx(1)
 
 
