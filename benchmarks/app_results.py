@@ -129,7 +129,9 @@ def app_result_of(document: Any) -> AppResult:
     def status(key: str) -> int | None:
         return None if document[key] is None else int(document[key])
 
-    whole = ("android_sdk", "cores", "ram_bytes")  # JSON Schema calls 4.0 an integer, too
+    known: dict[str, Any] = dict(device)
+    for key in ("android_sdk", "cores", "ram_bytes"):
+        known[key] = int(known[key])  # JSON Schema calls 4.0 an integer, too
     return AppResult(
         app_name=document["app"]["name"],
         app_version=document["app"]["version"],
@@ -139,7 +141,7 @@ def app_result_of(document: Any) -> AppResult:
         scheme=artifact["scheme"],
         sha256=artifact["sha256"],
         size_bytes=int(artifact["size_bytes"]),
-        device=AppDevice(**{key: int(value) if key in whole else value for key, value in device.items()}),
+        device=AppDevice(**known),
         threads=int(settings["threads"]),
         warmup=int(settings["warmup"]),
         tokens=int(settings["tokens"]),
@@ -211,8 +213,8 @@ def app_document(result: AppResult) -> dict[str, Any]:
 def app_table(documents: Sequence[dict[str, Any]]) -> Table:
     """One line per imported result (app_document); 1 MB is 1e6 bytes."""
     header = ("device", "file", "tokens", "threads", "runs", "p50, ms", "p90, ms", "p99, ms", "load, ms")
-    header += ("first, ms", "PSS, MB", "thermal", "battery, °C")
-    return Table(header, tuple(_cells(document) for document in documents), 2)
+    more = ("first, ms", "PSS, MB", "thermal", "battery, °C")
+    return Table((*header, *more), tuple(_cells(document) for document in documents), 2)
 
 
 def _cells(document: dict[str, Any]) -> tuple[str, ...]:

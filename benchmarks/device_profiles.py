@@ -3,6 +3,7 @@ measurement. benchmarks/devices.toml holds the classes with the source of every 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -144,6 +145,11 @@ def read_profiles(path: Path = DEVICES_FILE) -> dict[str, Profile]:
     }
 
 
+def _below(place: Place, above: Key, inner: Key) -> str:
+    """The place of a key in a table that lies below another key."""
+    return place((*above, *inner))
+
+
 def _tables(values: dict[str, Any], key: str, place: Place, above: Key) -> list[tuple[str, dict[str, Any]]]:
     """The tables below values[key], at least one."""
     found = values.get(key)
@@ -169,7 +175,7 @@ def _core(table: dict[str, Any], place: Place, key: Key) -> Core:
         "issue_width": _POSITIVE,
         "source": Limit(bool, "where the values are from"),
     }
-    check_limits(as_plain(core), limits, lambda inner: place((*key, *inner)))
+    check_limits(as_plain(core), limits, functools.partial(_below, place, key))
     return core
 
 
@@ -183,7 +189,7 @@ def _profile(name: str, table: dict[str, Any], cores: dict[str, Core], place: Pl
             hint = did_you_mean(cluster.core, cores)
             raise UsageError(f"{place((*below, 'core'))}no core {cluster.core!r} in [cores]{hint}")
         limits = {"cores": _POSITIVE, "clock_ghz": _POSITIVE}
-        check_limits(as_plain(cluster), limits, lambda inner, at=below: place((*at, *inner)))
+        check_limits(as_plain(cluster), limits, functools.partial(_below, place, below))
         clusters[title] = cluster
     device: _Device = _complete(_Device, {k: v for k, v in table.items() if k != "clusters"}, place, key)
     limits = {
@@ -191,7 +197,7 @@ def _profile(name: str, table: dict[str, Any], cores: dict[str, Core], place: Pl
         "ram_gb": _POSITIVE,
         "source": Limit(bool, "where the values are from"),
     }
-    check_limits(as_plain(device), limits, lambda inner: place((*key, *inner)))
+    check_limits(as_plain(device), limits, functools.partial(_below, place, key))
     used = {cluster.core: cores[cluster.core] for cluster in clusters.values()}
     return Profile(
         name=name, clusters=clusters, cores=used, **{k: getattr(device, k) for k in asdict(device)}
@@ -299,8 +305,7 @@ def estimates(
 def estimate_table(rows: Sequence[dict[str, Any]]) -> Table:
     """One line per row of estimates(); every figure says that it is an estimate."""
     header = ("phone class", "file", "cores", "estimate, ms", "by roofline, ms", "by instructions, ms")
-    header += ("bound", "measured")
-    return Table(header, tuple(_cells(row) for row in rows), 2)
+    return Table((*header, "bound", "measured"), tuple(_cells(row) for row in rows), 2)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
