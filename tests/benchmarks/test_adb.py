@@ -27,7 +27,7 @@ from stillroom.files import sha256_file
 from stillroom.task import TaskSpec
 
 HERE = Path(__file__).parent
-PLAN = AdbPlan(lengths=(4, 8), rounds=2, samples=8, warmup=1)
+PLAN = AdbPlan(lengths=(4,), rounds=1, samples=8, warmup=1)
 PROPERTIES = {
     "ro.product.manufacturer": "Acme",
     "ro.product.model": "Phone 3",
@@ -136,7 +136,8 @@ def bench(phone: Phone, runner: Runner, tmp_path: Path, monkeypatch: pytest.Monk
             {"max_abs_error": 2.0, "decided_flip_rate": 0.01}, True, {},
         )  # fmt: skip
         goldens = tuple({"input_ids": ids, "logits": answer(ids)} for ids in ([5, 6], [5, 9, 8, 6]))
-        return Job(behaviour, artifact, goldens, tuple(range(8)), "")
+        reason = "not run: for a test" if behaviour == "executorch" else ""
+        return Job(behaviour, artifact, goldens, tuple(range(8)), reason)
 
     def run(*behaviours: str, serials: tuple[str, ...] = (), **changes: Any) -> tuple[str, dict[str, Any]]:
         jobs = [job(behaviour) for behaviour in behaviours]
@@ -148,7 +149,7 @@ def bench(phone: Phone, runner: Runner, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_phone_is_measured_and_left_as_it_was(phone: Phone, bench: Any) -> None:
-    text, document = bench("ok", "throttle")
+    text, document = bench("ok", "throttle", lengths=(4, 8), rounds=2)
     (entry,) = document["devices"]
     assert (entry["emulated"], entry["copies_checked_by"], entry["cores"]) == (
         False,
