@@ -4,8 +4,10 @@ PY := .venv/bin/python
 INSTALLED := .venv/installed
 TEXTBREWER := build/peers/textbrewer
 OPTIMUM := build/peers/optimum
+OPENVINO := build/peers/openvino
+LITERT := build/peers/litert
 
-.PHONY: demo test lint types unit seeds throughput clean
+.PHONY: demo test lint types unit seeds throughput peers clean
 
 demo: $(INSTALLED)  ## the main job on the embedded default; prints where the report and the bundle are
 	$(PY) -m stillroom run demo --out runs/demo
@@ -39,6 +41,13 @@ seeds: $(INSTALLED)  ## the demo with three seeds, into docs/log.md (about half 
 throughput: $(INSTALLED) $(TEXTBREWER)/installed  ## the training loop against others, into docs/throughput.json
 	$(PY) docs/experiments/throughput.py --textbrewer-python $(TEXTBREWER)/bin/python
 
+# Our files and our loop beside other tools', each in its own environment, into docs/benchmarks.md.
+peers: throughput $(OPTIMUM)/installed $(OPENVINO)/installed $(LITERT)/installed runs/demo/bundle/manifest.json
+	$(PY) docs/experiments/measure_peers.py
+
+runs/demo/bundle/manifest.json: | $(INSTALLED)
+	$(PY) -m stillroom run demo --out runs/demo
+
 # An environment of its own: what it brings along is no part of this project.
 $(TEXTBREWER)/installed: constraints.txt
 	$(PYTHON) -m venv $(TEXTBREWER)
@@ -51,6 +60,20 @@ $(OPTIMUM)/installed: Makefile
 	$(PYTHON) -m venv $(OPTIMUM)
 	$(OPTIMUM)/bin/python -m pip install torch==2.13.0 optimum-onnx==0.1.0 optimum==2.1.0 transformers==4.57.6 \
 		onnxruntime==1.32.0 onnx==1.23.2 numpy==2.4.6
+	touch $@
+
+# Without its package for telemetry, which it does not need, OpenVINO cannot call home.
+$(OPENVINO)/installed: Makefile
+	$(PYTHON) -m venv $(OPENVINO)
+	$(OPENVINO)/bin/python -m pip install openvino==2026.4.1 nncf==3.4.0 onnx==1.23.2 numpy==2.4.6 protobuf==7.36.2
+	$(OPENVINO)/bin/python -m pip uninstall --yes openvino-telemetry
+	touch $@
+
+$(LITERT)/installed: Makefile
+	$(PYTHON) -m venv $(LITERT)
+	$(LITERT)/bin/python -m pip install torch==2.13.0 litert-torch==0.10.0 ai-edge-litert==2.3.0 \
+		ai-edge-quantizer==0.10.0 litert-converter==0.5.0 litert-lm-builder==0.18.1 jax==0.10.2 jaxlib==0.10.2 \
+		torchao==0.18.0 transformers==5.23.0 numpy==2.4.6
 	touch $@
 
 clean:
