@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from stillroom.artifact import Artifact
-from stillroom.benchmarks.adb import AdbPlan, bench_adb
-from stillroom.benchmarks.adb_client import call, find_adb
-from stillroom.benchmarks.adb_files import build_runner, fetch_debs, load_runner
-from stillroom.benchmarks.adb_runner import Runner
+from stillroom.benchmarks.phone.adb import AdbPlan, bench_adb
+from stillroom.benchmarks.phone.adb_client import call, find_adb
+from stillroom.benchmarks.phone.adb_runner import Runner
+from stillroom.benchmarks.phone.device_files import build_runner, fetch_debs, load_runner
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.export.targets import export
 
@@ -107,7 +107,7 @@ def test_without_a_serial_both_names_of_the_device_are_told(
 def test_a_broken_file_has_a_row_and_the_other_goes_on(
     phone: Phone, files: dict[str, Artifact], runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stillroom.benchmarks import adb
+    from stillroom.benchmarks.phone import adb
 
     whole, broken = files["fp32"], files["int8-dynamic"]
     cut = tmp_path / "model.onnx"

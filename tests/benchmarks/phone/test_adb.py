@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from stillroom.artifact import Artifact
-from stillroom.benchmarks import adb
-from stillroom.benchmarks.adb import AdbPlan, bench_adb, samples_by_file, slowed
-from stillroom.benchmarks.adb_client import find_adb
-from stillroom.benchmarks.adb_jobs import Job
-from stillroom.benchmarks.adb_runner import Runner
-from stillroom.benchmarks.device_profiles import measured_of
+from stillroom.benchmarks.phone import adb
+from stillroom.benchmarks.phone.adb import AdbPlan, bench_adb, samples_by_file, slowed
+from stillroom.benchmarks.phone.adb_client import find_adb
+from stillroom.benchmarks.phone.adb_jobs import Job
+from stillroom.benchmarks.phone.adb_runner import Runner
+from stillroom.benchmarks.phone.device_profiles import measured_of
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.files import sha256_file
 from stillroom.task import TaskSpec

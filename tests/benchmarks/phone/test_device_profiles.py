@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.benchmarks.device_profiles import (
+from stillroom.benchmarks.phone.device_profiles import (
     COMPUTE_SHARE,
     DEVICES_FILE,
     ISSUE_SHARE,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stillroom.artifact import Artifact
-from stillroom.benchmarks.adb_runner import Reply
+from stillroom.benchmarks.phone.adb_runner import Reply
 from stillroom.errors import UsageError
 from stillroom.export.bundle import artifact_at
 from stillroom.export.golden import GOLDEN_TEXTS, GOLDEN_TOLERANCE, golden_vectors

