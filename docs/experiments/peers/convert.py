@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,12 +140,14 @@ def run_to_end(command: Sequence[str], given: str, timeout_s: float, what: str) 
     if process.returncode:
         lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
         last = shortened(lines[-1]) if lines else "nothing on standard error"
-        raise CheckFailed(f"{what} ended with exit code {process.returncode}: {last}")
+        code = process.returncode
+        ending = f"exit code {code}" if code > 0 else signal.strsignal(-code) or f"signal {-code}"
+        raise CheckFailed(f"{what} ended with {ending}: {last}")
     return process.stdout
 
 
 def environment() -> dict[str, str]:
-    """The variables of every child: ours, but for those that would set a runtime's threads behind its back."""
+    """The variables of every child: ours, without those that set a runtime's threads behind its back."""
     return {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")} | QUIET
 
 

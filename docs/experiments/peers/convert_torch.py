@@ -19,7 +19,8 @@ def main(scheme: str, student: str, out: str) -> None:
     if scheme == "fp32":
         model.save_pretrained(out)
         return
-    small: Any = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    quantize: Any = torch.ao.quantization.quantize_dynamic
+    small = quantize(model, {torch.nn.Linear}, dtype=torch.qint8)
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:

@@ -112,7 +112,7 @@ def names_measured(results: dict[str, Any]) -> list[str]:
 
 
 def floor(results: dict[str, Any], length: str, *others: str) -> float | None:
-    """The share by which our file may differ from itself in this run, and others scatter; None without A/A."""
+    """By what share one file may differ from itself in this run; None without the A/A pair."""
     if not {OURS, AGAIN} <= set(names_measured(results)):
         return None
     pair = (samples_of(results, OURS, length), samples_of(results, AGAIN, length))
