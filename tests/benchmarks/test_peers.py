@@ -1,4 +1,4 @@
-"""The comparison with other tools: its child process, rows that say why, and a page made from the JSON alone."""
+"""The comparison with other tools: its child, rows that say why, and a page made from the JSON alone."""
 
 from __future__ import annotations
 

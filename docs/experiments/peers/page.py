@@ -20,6 +20,7 @@ HEAD = (
     "| 1 thread: p50 64 / 128 ms | load + first ms | peak RSS MB | of it model MB |"
 )
 FULL, SINGLE = "2", "1"  # threads, as the results name them
+LENGTHS = ("64", "128")
 
 
 def update_page(page: Path, results: dict[str, Any], loops: dict[str, Any]) -> None:
@@ -99,9 +100,9 @@ def footing(results: dict[str, Any]) -> str:
     return "\n\n".join(line for line in lines if line)
 
 
-def samples_of(results: dict[str, Any], name: str, length: str) -> Any:
-    """Milliseconds of a peer at the full thread count, [processes, calls]."""
-    row = results["peers"][name]["threads"][FULL]["samples_ms"][length]
+def samples_of(results: dict[str, Any], name: str, length: str, threads: str) -> Any:
+    """Milliseconds of a peer, [processes, calls]."""
+    row = results["peers"][name]["threads"][threads]["samples_ms"][length]
     return by_process(row, results["workload"]["rounds"])
 
 
@@ -111,18 +112,23 @@ def names_measured(results: dict[str, Any]) -> list[str]:
     return [name for name in peers if peers[name]["status"] == "measured" and name != NOTHING]
 
 
-def floor(results: dict[str, Any], length: str, *others: str) -> float | None:
+def floor(results: dict[str, Any], length: str, threads: str, *others: str) -> float | None:
     """By what share one file may differ from itself in this run; None without the A/A pair."""
     if not {OURS, AGAIN} <= set(names_measured(results)):
         return None
-    pair = (samples_of(results, OURS, length), samples_of(results, AGAIN, length))
-    return noise_floor([*pair, *(samples_of(results, name, length) for name in others)], pair)
+    pair = (samples_of(results, OURS, length, threads), samples_of(results, AGAIN, length, threads))
+    return noise_floor([*pair, *(samples_of(results, name, length, threads) for name in others)], pair)
 
 
 def noise_sentence(results: dict[str, Any]) -> str:
     """The noise floor of this run, and what the clock itself takes."""
-    short, long = floor(results, "64"), floor(results, "128")
-    if short is None or long is None:
+    found = [
+        (floor(results, length, threads), f"{length} tokens and {threads} thread{'s' * (threads != SINGLE)}")
+        for threads in (FULL, SINGLE)
+        for length in LENGTHS
+    ]
+    shown = ", ".join(f"{share:.1%} at {words}" for share, words in found if share is not None)
+    if not shown:
         return ""
     empty = results["peers"][NOTHING]
     clock = ""
@@ -132,7 +138,7 @@ def noise_sentence(results: dict[str, Any]) -> str:
         )
     return (
         "Noise floor of this run, from our file measured twice (A/A) and its scatter between rounds: "
-        f"{short:.1%} at 64 tokens, {long:.1%} at 128. What differs by less is no difference.{clock}"
+        f"{shown}. What differs by less is no difference.{clock}"
     )
 
 
@@ -154,15 +160,18 @@ def losses(results: dict[str, Any]) -> list[str]:
     ours, peers = results["peers"][OURS], results["peers"]
     others = [name for name in measured if not name.startswith("stillroom")]
     lines = [f"Where other tools' files are better than {OURS}:", ""]
-    for length in ("64", "128"):
-        found: dict[str, list[str]] = {}
-        for name in others:
-            ratio = ratio_of_medians(samples_of(results, OURS, length), samples_of(results, name, length))
-            seen = verdict(ratio, floor(results, length, name) or 0)
-            found.setdefault(seen, []).append(f"{name} (takes {1 / ratio.value:.2f} times as long)")
-        lines.append(f"- faster at {length} tokens: {', '.join(found.get('faster', [])) or 'none'}")
-        same = ", ".join(found.get(NO_DIFFERENCE, [])) or "none"
-        lines.append(f"- no difference beyond noise at {length} tokens: {same}")
+    for threads in (FULL, SINGLE):
+        for length in LENGTHS:
+            found: dict[str, list[str]] = {}
+            for name in others:
+                yardstick, sample = (samples_of(results, it, length, threads) for it in (OURS, name))
+                ratio = ratio_of_medians(yardstick, sample)
+                seen = verdict(ratio, floor(results, length, threads, name) or 0)
+                found.setdefault(seen, []).append(f"{name} (takes {1 / ratio.value:.2f} times as long)")
+            where = f"at {length} tokens and {threads} thread{'s' * (threads != SINGLE)}"
+            lines.append(f"- faster {where}: {', '.join(found.get('faster', [])) or 'none'}")
+            same = ", ".join(found.get(NO_DIFFERENCE, [])) or "none"
+            lines.append(f"- no difference beyond noise {where}: {same}")
     more = [
         f"{name} ({peers[name]['accuracy']:.2%})"
         for name in others
@@ -172,11 +181,11 @@ def losses(results: dict[str, Any]) -> list[str]:
     fewer = [f"{name} ({peers[name]['flips']})" for name in others if peers[name]["flips"] < ours["flips"]]
     lines.append(f"- fewer flips than {ours['flips']}: {', '.join(fewer) or 'none'}")
     smaller = [
-        f"{name} ({peers[name]['size_bytes'] / 1e6:.1f} MB)"
+        f"{name} ({peers[name]['size_bytes'] / 1e6:.2f} MB)"
         for name in others
         if peers[name]["size_bytes"] < ours["size_bytes"]
     ]
-    lines.append(f"- smaller than {ours['size_bytes'] / 1e6:.1f} MB: {', '.join(smaller) or 'none'}")
+    lines.append(f"- smaller than {ours['size_bytes'] / 1e6:.2f} MB: {', '.join(smaller) or 'none'}")
     ready = {name: statistics.median(ready_ms(peers[name]["threads"][FULL])) for name in measured}
     peak = {
         name: statistics.median(peers[name]["threads"][FULL]["peak_rss_bytes"]) / 1e6 for name in measured
