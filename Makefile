@@ -7,12 +7,12 @@ OPTIMUM := build/peers/optimum
 OPENVINO := build/peers/openvino
 LITERT := build/peers/litert
 
-.PHONY: demo test lint types unit seeds throughput peers clean
+.PHONY: demo test lint types unit test-phone seeds throughput peers clean
 
 demo: $(INSTALLED)  ## the main job on the embedded default; prints where the report and the bundle are
 	$(PY) -m stillroom run demo --out runs/demo
 
-test: $(INSTALLED) lint types unit  ## every check, offline after the install
+test: $(INSTALLED) lint types unit test-phone  ## every check
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
@@ -26,7 +26,11 @@ types: $(INSTALLED)
 	$(PY) -m mypy build/typing/stillroom docs/experiments
 
 unit: $(INSTALLED) $(OPTIMUM)/installed
-	$(PY) -m pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto --dist loadfile --ignore tests/phone
+
+test-phone: $(INSTALLED)  ## on emulated arm64 cores and a real adbd; fetches pinned tools into build/phone once
+	$(PY) -m stillroom.benchmarks.phone --fetch
+	$(PY) -m pytest tests/phone
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stillroom needs Python 3.11 or newer, this is %s: make PYTHON=python3.11" % sys.version.split()[0])'

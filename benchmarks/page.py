@@ -30,6 +30,7 @@ from stillroom.benchmarks.tables import (
     main_table,
     parity_table,
     remake_command,
+    sentence,
     version_line,
     workload_line,
 )
@@ -201,7 +202,7 @@ def _figures(results: dict[str, Any], plots: Mapping[str, str]) -> str:
         if name in plots
     )
     return f"""<h2>Size and speed</h2>
-<p class="muted">{escape(workload_line(results))} {escape(noise_line(results)).capitalize()}.</p>
+<p class="muted">{escape(workload_line(results))} {escape(sentence(noise_line(results)))}</p>
 <div class="figures">{drawn}</div>"""
 
 
@@ -235,7 +236,7 @@ def _details(results: dict[str, Any]) -> str:
     if results["sweeps"]:
         parts.append(("Other threads, lengths and batches", "", sweep_table(results["sweeps"])))
     if results["limits"]:
-        words = f"{peak_line(results['limits']['peaks']).capitalize()}."
+        words = sentence(peak_line(results["limits"]["peaks"]))
         parts.append(("Beside what this machine can do", words, limit_table(results, rows)))
         parts += [
             (f"Where the time of {name} goes", "By onnxruntime's profiler.", operator_table(profile))

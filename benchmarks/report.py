@@ -21,6 +21,7 @@ from stillroom.benchmarks.tables import (
     markdown_table,
     parity_table,
     remake_command,
+    sentence,
     version_line,
     workload_line,
 )
@@ -63,7 +64,7 @@ def render_markdown(results: dict[str, Any]) -> str:
         _bullets(headline(results)),
         markdown_table(results),
         f"{escape_markdown(workload_line(results))} {NO_PHONE}",
-        escape_markdown(noise_line(results)),
+        escape_markdown(sentence(noise_line(results))),
         f"## {PASS_TITLE}",
         size_lines(results),
         "## Each file beside the model it was made from",

@@ -163,6 +163,11 @@ def workload_line(results: dict[str, Any]) -> str:
     )
 
 
+def sentence(line: str) -> str:
+    """The line with a capital letter and a full stop."""
+    return f"{line[:1].upper()}{line[1:]}."
+
+
 def escape_markdown(text: str) -> str:
     """Text as one line that Markdown shows as it is: names and notes are not to be trusted."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

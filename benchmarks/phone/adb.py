@@ -18,9 +18,9 @@ from stillroom.benchmarks.phone.adb_folder import (
     require_device_space,
     run_request,
 )
-from stillroom.benchmarks.phone.adb_jobs import Job, agreement_of, prepare_jobs
 from stillroom.benchmarks.phone.adb_runner import Reply, Request, Runner, texts_of
 from stillroom.benchmarks.phone.adb_tables import adb_text
+from stillroom.benchmarks.phone.jobs import Job, agreement_of, prepare_jobs
 from stillroom.benchmarks.statistics import latency
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.progress import progress_bar, say

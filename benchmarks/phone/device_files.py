@@ -50,6 +50,7 @@ def build_runner(folder: Path = DEFAULT_FOLDER) -> Runner:
         wheels = {entry["part"]: fetch_wheel(entry, Path(work)) for entry in read_table(TABLE)["wheel"]}
         for name in LIBRARIES:
             shutil.copyfile((system / name).resolve(), partial / name)
+        (partial / LOADER).chmod(0o755)  # it is started itself
         with zipfile.ZipFile(wheels["onnxruntime"]) as archive:
             (member,) = (name for name in archive.namelist() if "/libonnxruntime.so.1" in name)
             (partial / RUNTIME).write_bytes(archive.read(member))

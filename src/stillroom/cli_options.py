@@ -164,7 +164,15 @@ def search_options(verb: argparse.ArgumentParser) -> None:
 
 def bench_options(verb: argparse.ArgumentParser) -> None:
     option = verb.add_argument
-    option("folders", type=Path, nargs="+", help="artifacts, bundles or model folders")
+    option("folders", type=Path, nargs="*", help="artifacts, bundles or model folders")
+    option(
+        "--target", default="host", metavar="WHERE",
+        help="host, arm64 (emulated: parity, no times), adb or adb:SERIAL[,SERIAL] (default: %(default)s)",
+    )  # fmt: skip
+    option(
+        "--import", type=Path, nargs="+", dest="imported", metavar="FILE",
+        help="show what the app's benchmark screen wrote instead; folders: check that it is of these files",
+    )  # fmt: skip
     option("--length", type=int, action="append", help="tokens per input, repeatable (default: 64, 128)")
     option("--rounds", type=int, default=5, help="fresh processes per model (default: %(default)s)")
     option(
@@ -177,6 +185,12 @@ def bench_options(verb: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     option("--sweep", action="store_true", help="also other threads, lengths and batches")
     option("--limits", action="store_true", help="also this machine's peaks, and where the time goes")
+    option("--estimate", action="store_true", help="also a range for classes of phones: an estimate")
+    option("--cores", default="big", help="adb: big, little or any (default: %(default)s)")
+    option(
+        "--tools", type=Path, default=Path("build/phone"),
+        help="arm64, adb: where their tools are (default: %(default)s)",
+    )  # fmt: skip
     option(
         "--sustained", type=float, default=0, metavar="SECONDS",
         help="also run each so long without a pause: does it slow down, does its memory grow?",

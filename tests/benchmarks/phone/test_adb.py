@@ -19,9 +19,9 @@ from stillroom.artifact import Artifact
 from stillroom.benchmarks.phone import adb
 from stillroom.benchmarks.phone.adb import AdbPlan, bench_adb, samples_by_file, slowed
 from stillroom.benchmarks.phone.adb_client import find_adb
-from stillroom.benchmarks.phone.adb_jobs import Job
 from stillroom.benchmarks.phone.adb_runner import Runner
 from stillroom.benchmarks.phone.device_profiles import measured_of
+from stillroom.benchmarks.phone.jobs import Job
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.files import sha256_file
 from stillroom.task import TaskSpec

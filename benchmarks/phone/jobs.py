@@ -1,4 +1,4 @@
-"""What is to be run on a device: each file with its golden vectors and the ids it is timed with."""
+"""What is to be run on a phone or an emulated core: each file, its goldens and the ids it is timed with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stillroom.numerics import compare_logits
 from stillroom.student import load_student
 from stillroom.tokens import load_tokenizer
 
-RUN_BY = ("onnx", "ort")  # what onnxruntime opens; other runtimes have no runner yet
+ONNXRUNTIME = ("onnx", "ort")  # what the runner opens
 MAX_GOLDENS = 64
 
 
@@ -35,8 +35,12 @@ class Job:
     reason: str
 
 
-def prepare_jobs(folders: Sequence[Path], lengths: Sequence[int]) -> tuple[list[Job], list[dict[str, str]]]:
+def prepare_jobs(
+    folders: Sequence[Path], lengths: Sequence[int], place: str = "adb", targets: Sequence[str] = ONNXRUNTIME
+) -> tuple[list[Job], list[dict[str, str]]]:
     """The files to run, and for each folder that is none of ours or no artifact its name and why not.
+
+    place: what runs them, in words. targets: whose files it can run.
 
     The goldens are a bundle's own, or computed here with the very file. Raises UsageError when a length is
     beyond what a file reads or there is no tokenizer.
@@ -46,13 +50,12 @@ def prepare_jobs(folders: Sequence[Path], lengths: Sequence[int]) -> tuple[list[
     for folder in folders:
         if not any((folder / name).is_file() for name in ("artifact.json", "manifest.json")):
             load_student(folder)  # raises what is wrong with it when it is no model folder either
-            skipped.append(
-                {"name": str(folder), "reason": "not run: adb runs exported files, this is a model"}
-            )
+            reason = f"not run: {place} runs exported files, this is a model"
+            skipped.append({"name": str(folder), "reason": reason})
             continue
         artifact = artifact_at(folder)
-        if artifact.target not in RUN_BY:
-            reason = f"not run: adb runs onnxruntime's files so far, not {artifact.target}"
+        if artifact.target not in targets:
+            reason = f"not run: {place} runs files of {', '.join(targets)} so far, not of {artifact.target}"
             jobs.append(Job(str(folder), artifact, (), (), reason))
             continue
         if artifact.lengths and not set(lengths) <= set(artifact.lengths):
