@@ -7,12 +7,12 @@ OPTIMUM := build/peers/optimum
 OPENVINO := build/peers/openvino
 LITERT := build/peers/litert
 
-.PHONY: demo test lint types unit test-phone seeds throughput peers clean
+.PHONY: demo test lint types unit test-phone test-browser seeds throughput peers clean
 
 demo: $(INSTALLED)  ## the main job on the embedded default; prints where the report and the bundle are
 	$(PY) -m stillroom run demo --out runs/demo
 
-test: $(INSTALLED) lint types unit test-phone  ## every check
+test: $(INSTALLED) lint types unit test-phone test-browser  ## every check
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
@@ -26,11 +26,14 @@ types: $(INSTALLED)
 	$(PY) -m mypy build/typing/stillroom docs/experiments
 
 unit: $(INSTALLED) $(OPTIMUM)/installed
-	$(PY) -m pytest -n auto --dist loadfile --ignore tests/phone
+	$(PY) -m pytest -n auto --dist loadfile --ignore tests/phone --ignore tests/browser
 
 test-phone: $(INSTALLED)  ## on emulated arm64 cores and a real adbd; fetches pinned tools into build/phone once
 	$(PY) -m stillroom.benchmarks.phone --fetch
 	$(PY) -m pytest tests/phone
+
+test-browser: $(INSTALLED)  ## the report in headless Chromium; fetches it into build/browser once
+	$(PY) -m pytest tests/browser
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stillroom needs Python 3.11 or newer, this is %s: make PYTHON=python3.11" % sys.version.split()[0])'

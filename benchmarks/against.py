@@ -64,7 +64,7 @@ def _versions(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Change]:
     for package in sorted({*here, *there}):
         versions = here.get(package, ""), there.get(package, "")
         if versions[0] != versions[1]:
-            yield Change(package, "version", *versions, NOT_MEASURED, "other")
+            yield Change(package, "version", versions[0], versions[1], NOT_MEASURED, "other")
 
 
 def _rows(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -98,8 +98,8 @@ def _percent(ratio: float) -> str:
 def _size(row: dict[str, Any], other: dict[str, Any]) -> Iterator[Change]:
     if row["size_bytes"] and other["size_bytes"]:
         ratio = row["size_bytes"] / other["size_bytes"]
-        cells = (number(one["size_bytes"], 2, 1e-6) for one in (row, other))
-        yield Change(row["name"], "size, MB", *cells, _percent(ratio), _said(ratio, SIZE_NOISE))
+        mine, theirs = (number(one["size_bytes"], 2, 1e-6) for one in (row, other))
+        yield Change(row["name"], "size, MB", mine, theirs, _percent(ratio), _said(ratio, SIZE_NOISE))
 
 
 def _latencies(
@@ -107,22 +107,22 @@ def _latencies(
 ) -> Iterator[Change]:
     for length in sorted(common_lengths(row, other)):
         samples = [samples_at(one, length) for one in (row, other)]
-        cells = [number(float(np.median(one)), 2) for one in samples]
+        mine, theirs = (number(float(np.median(one)), 2) for one in samples)
         ratio = ratio_of_medians(*samples)
         words = f"not compared: {apart}"
         if not apart:
             floor = max(floor_at(a, length), floor_at(b, length))
             words = {"faster": REGRESSION, "slower": "better"}.get(verdict(ratio, floor), NO_DIFFERENCE)
         change = f"{_percent(ratio.value)} ({100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f})"
-        yield Change(row["name"], f"p50 at {length}, ms", *cells, change, words)
+        yield Change(row["name"], f"p50 at {length}, ms", mine, theirs, change, words)
 
 
 def _memory(row: dict[str, Any], other: dict[str, Any], apart: str) -> Iterator[Change]:
     if row["peak_rss_bytes"] and other["peak_rss_bytes"]:
         ratio = row["peak_rss_bytes"] / other["peak_rss_bytes"]
-        cells = (number(one["peak_rss_bytes"], 1, 1e-6) for one in (row, other))
+        mine, theirs = (number(one["peak_rss_bytes"], 1, 1e-6) for one in (row, other))
         words = f"not compared: {apart}" if apart else _said(ratio, RSS_NOISE)
-        yield Change(row["name"], "peak RSS, MB", *cells, _percent(ratio), words)
+        yield Change(row["name"], "peak RSS, MB", mine, theirs, _percent(ratio), words)
 
 
 def _answers(
@@ -137,16 +137,18 @@ def _answers(
     rows = a["data"]["test_rows"], b["data"]["test_rows"]
     shares = row["scores"][metric], other["scores"][metric]
     if is_share:
-        cells = [number(share, 2, 100) for share in shares]
+        mine, theirs = (number(share, 2, 100) for share in shares)
         change = f"{100 * (shares[0] - shares[1]):+.2f} points"
         yield Change(
-            row["name"], f"{words}, %", *cells, change, _shares_said(shares, rows, more_is_better=True)
+            row["name"], f"{words}, %", mine, theirs, change, _shares_said(shares, rows, more_is_better=True)
         )
     if row["flip_rate"] is not None and other["flip_rate"] is not None:
         flips = row["flip_rate"], other["flip_rate"]
-        cells = [number(share, 2, 100) for share in flips]
+        mine, theirs = (number(share, 2, 100) for share in flips)
         change = f"{100 * (flips[0] - flips[1]):+.2f} points"
-        yield Change(row["name"], "flips, %", *cells, change, _shares_said(flips, rows, more_is_better=False))
+        yield Change(
+            row["name"], "flips, %", mine, theirs, change, _shares_said(flips, rows, more_is_better=False)
+        )
 
 
 def _shares_said(shares: tuple[float, float], rows: tuple[int, int], *, more_is_better: bool) -> str:

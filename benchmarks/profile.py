@@ -73,7 +73,7 @@ def summary(events: Sequence[dict[str, Any]], calls: int) -> dict[str, Any]:
             if name in names:
                 operations[kind] += product_operations(event["args"])
     whole = sum(map(sum, times.values()))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"operator": name, "calls": len(ms) // calls, "ms": sum(ms) / calls, "share": sum(ms) / whole}
         for name, ms in times.items()
     ]
