@@ -2,7 +2,8 @@
 
 Three checks of an ONNX artifact: the median of a predictor that does nothing beside the file's own; the file
 in our harness beside the C runner (benchmarks/phone/runner.c on the same libonnxruntime), in fresh processes
-that take turns; and the peak resident memory beside what the system accounts (wait4, which GNU time -v prints).
+that take turns; and the peak resident memory beside what the system accounts (wait4, which GNU time -v
+prints).
 """
 
 import json
@@ -116,7 +117,8 @@ def main() -> None:
             print(
                 f"{threads} threads: harness {p50_ms[0]:.3f} ms, C runner {p50_ms[1]:.3f} ms, ratio "
                 f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}); an empty predictor "
-                f"{1e3 * row['empty_ms']:.2f} us, {row['empty_ms'] / p50_ms[0]:.3%} of the median", flush=True,
+                f"{1e3 * row['empty_ms']:.2f} us, {row['empty_ms'] / p50_ms[0]:.3%} of the median",
+                flush=True,
             )  # fmt: skip
         for _ in range(5):
             facts["memory"].append(memory_pair(subject, workload))
