@@ -118,6 +118,33 @@ def operator_table(profile: dict[str, Any]) -> Table:
     return Table(("operator", "calls", "ms", "% of operators"), lines, 1)
 
 
+def emulated_rows(rows: list[dict[str, Any]]) -> Table:
+    """Files on emulated cores: parity and instructions, no times."""
+    header = ("name", "emulated core", "status", "runtime", "texts", "largest logit difference", "flips",
+              "M instructions")  # fmt: skip
+    return Table(header, tuple(
+        (
+            row["name"], row["core"], row["status"], row["runtime"], str(row["texts"]),
+            NOT_MEASURED if row["max_abs_error"] is None else f"{row['max_abs_error']:.2g}",
+            NOT_MEASURED if row["flips"] is None else str(row["flips"]),
+            number(row["instructions"], 2, 1e-6),
+        )
+        for row in rows
+    ), 4)  # fmt: skip
+
+
+def estimate_rows(rows: list[dict[str, Any]]) -> Table:
+    """Ranges for classes of phones; every one of them says that it is an estimate."""
+    header = ("name", "class of phones", "cores", "latency, ms", "waits for")
+    return Table(header, tuple(
+        (
+            row["name"], row["phone"], row["cores"],
+            f"{row['low_ms']:.3g}–{row['high_ms']:.3g} (estimate)", row["bound"],
+        )
+        for row in rows
+    ), 3)  # fmt: skip
+
+
 def quality_table(results: dict[str, Any]) -> Table:
     """Retention with its interval, and rows gained and lost beside the teacher and the student."""
     lines = []

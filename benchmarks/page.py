@@ -9,6 +9,8 @@ from typing import Any
 
 from stillroom.benchmarks.compare import PASS_TITLE, size_section
 from stillroom.benchmarks.detail_tables import (
+    emulated_rows,
+    estimate_rows,
     label_table,
     limit_table,
     noise_line,
@@ -41,6 +43,15 @@ QUALITY_WORDS = (
     "Retention with its 95 % interval (rows drawn in pairs); rows that are right here and wrong there, and "
     "the other way round, with the p-value of McNemar's exact test: below 0.05 the two are not equally good. "
     "Calibration error: how far an answer's probability is from how often it is right."
+)
+EMULATED_WORDS = (
+    "Emulated: the arm64 builds of the runtimes on an emulator's model of each core. Differences are from "
+    "this machine's answers to the golden texts; instructions are of one inference of 64 tokens. There is no "
+    "time here, and no phone was measured."
+)
+ESTIMATE_WORDS = (
+    "Estimate: no phone was measured. A range from arithmetic and memory traffic (docs/devices.md), at the "
+    "longest length."
 )
 TEXT_WORDS = (
     "Each row of the validation split once at its own length. Tokenizing was timed apart, on one thread; end "
@@ -94,6 +105,8 @@ dd { margin: 0; overflow-wrap: anywhere; font-size: 0.95rem; }
 code { font: 0.92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { padding: 0.8rem 1rem; overflow-x: auto; }
 details { margin: 1rem 0; }
+.emulated .scroll, .estimate .scroll { border-left: 6px solid var(--baseline); }
+.emulated summary, .estimate summary { color: var(--baseline); font-weight: 600; }
 summary { cursor: pointer; color: var(--muted); }
 @media (max-width: 820px) {
   main { padding: 1.6rem 1rem 3rem; }
@@ -242,11 +255,23 @@ def _details(results: dict[str, Any]) -> str:
             (f"Where the time of {name} goes", "By onnxruntime's profiler.", operator_table(profile))
             for name, profile in results["limits"]["profiles"].items()
         ]
+    marked = {
+        "emulated": ("Emulated: on arm64 cores", EMULATED_WORDS, emulated_rows(results["emulated"] or [])),
+        "estimate": ("Estimate: on phones", ESTIMATE_WORDS, estimate_rows(results["estimates"])),
+    }
     return "".join(
-        f'<details><summary>{escape(title)}</summary><p class="muted">{_text(words)}</p>'
+        _detail(*part, results, kind)
+        for kind, part in [*(("", part) for part in parts), *marked.items()]
+        if part[2].rows
+    )
+
+
+def _detail(title: str, words: str, table: Table, results: dict[str, Any], kind: str = "") -> str:
+    """kind: "emulated" or "estimate" for what was not measured: it has a colour beside the word."""
+    marked = f' class="{kind}"' if kind else ""
+    return (
+        f'<details{marked}><summary>{escape(title)}</summary><p class="muted">{_text(words)}</p>'
         f"{_table(table, results)}</details>"
-        for title, words, table in parts
-        if table.rows
     )
 
 

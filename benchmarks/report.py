@@ -7,8 +7,8 @@ from typing import Any
 
 from stillroom.benchmarks.card import render_card
 from stillroom.benchmarks.compare import PASS_TITLE, size_section
-from stillroom.benchmarks.detail_tables import noise_line, quality_table
-from stillroom.benchmarks.headline import headline
+from stillroom.benchmarks.detail_tables import emulated_rows, estimate_rows, noise_line, quality_table
+from stillroom.benchmarks.headline import best_row, headline
 from stillroom.benchmarks.page import NO_PHONE, render_page
 from stillroom.benchmarks.plots import scatter_svg, sensitivity_svg, spread_svg
 from stillroom.benchmarks.results import all_rows, validate_results
@@ -71,6 +71,7 @@ def render_markdown(results: dict[str, Any]) -> str:
         markdown(parity_table(results)),
         "## As good as the teacher and the student?",
         markdown(quality_table(results)),
+        *_not_measured(results),
         "## Data",
         _bullets(f"{name}: {text}" for name, text in data_facts(results)),
         "## Machine",
@@ -85,6 +86,19 @@ def render_markdown(results: dict[str, Any]) -> str:
         "are in results.json.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _not_measured(results: dict[str, Any]) -> list[str]:
+    """What is emulated or estimated, under headings that say so."""
+    parts = []
+    if results["emulated"]:
+        words = "Emulated arm64 cores: no time here, no phone was measured."
+        parts += ["## Emulated", words, markdown(emulated_rows(results["emulated"]))]
+    if results["estimates"]:
+        best = best_row(results)["name"]
+        rows = [row for row in results["estimates"] if row["name"] == best]
+        parts += ["## Estimate for phones", "No phone was measured.", markdown(estimate_rows(rows))]
+    return parts
 
 
 def size_lines(results: dict[str, Any]) -> str:

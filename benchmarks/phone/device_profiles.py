@@ -99,6 +99,15 @@ class Cost:
             raise UsageError(f"a cost below zero: {self}")
 
 
+def cost_of(profile: Mapping[str, Any]) -> Cost:
+    """The cost of a file, from its profile (benchmarks/profile.py); instructions are not in it."""
+    return Cost(
+        macs_int8=profile["int8_operations"] // 2,  # two operations each
+        macs_fp32=profile["fp32_operations"] // 2,
+        bytes_moved=profile["traffic_bytes"],
+    )
+
+
 @dataclass(frozen=True)
 class Estimate:
     """An estimate of one inference's latency, from low_ms to high_ms; never a measurement.

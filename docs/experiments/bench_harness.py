@@ -100,7 +100,8 @@ def main() -> None:
         for threads in (1, 2):
             workload = Workload(IDS, (LENGTH,), 1, SAMPLES, WARM_UP, threads)
             request = Request(((IDS, (0,) * LENGTH),), artifact.task.inputs, WARM_UP, SAMPLES, threads)
-            ours, theirs = [], []
+            ours: list[list[float]] = []
+            theirs: list[list[float]] = []
             for round_index in range(ROUNDS):
                 order = [ours, theirs] if round_index % 2 == 0 else [theirs, ours]
                 for mine in order:

@@ -18,7 +18,7 @@ def bench_folders(options: argparse.Namespace) -> Answer:
 
     Raises CheckFailed, after showing and writing them, when a file was not measured or answers otherwise.
     """
-    if options.imported:
+    if options.imported and not options.estimate:
         return _written(options, *_imported(options), [])
     if not options.folders:
         raise UsageError("nothing to measure: name artifacts, bundles or model folders, or --import FILE")
@@ -58,28 +58,28 @@ def _host(options: argparse.Namespace, serial: str) -> tuple[str, dict[str, Any]
     document = bench(options.folders, plan, options.command)
     text = bench_lines(document)
     if options.estimate:
-        text = f"{text}\n\n{_estimates(document, options.threads)}"
+        text = f"{text}\n\n{_estimates(document, options)}"
     return text, document, [f"{row['name']}: {row['failure']}" for row in document["rows"] if row["failure"]]
 
 
-def _estimates(document: dict[str, Any], threads: int) -> str:
-    """A range for each class of phone, from the arithmetic and traffic of onnxruntime's files."""
+def _estimates(document: dict[str, Any], options: argparse.Namespace) -> str:
+    """A range for each class of phone, and how far it is off a measurement that --import brings."""
     from pathlib import Path
 
-    from stillroom.benchmarks.phone.device_profiles import Cost, estimate_table, estimates, read_profiles
+    from stillroom.benchmarks.phone.device_profiles import (
+        cost_of,
+        estimate_table,
+        estimates,
+        measured_of,
+        read_profiles,
+    )
     from stillroom.benchmarks.tables import plain
     from stillroom.export.bundle import artifact_at
 
-    costs = {
-        name: Cost(
-            macs_int8=profile["int8_operations"] // 2,
-            macs_fp32=profile["fp32_operations"] // 2,
-            bytes_moved=profile["traffic_bytes"],
-        )
-        for name, profile in document["limits"]["profiles"].items()
-    }
+    costs = {name: cost_of(profile) for name, profile in document["limits"]["profiles"].items()}
     sha256s = {name: artifact_at(Path(name)).sha256 for name in costs}
-    rows = estimates(read_profiles().values(), costs, sha256s, threads=threads)
+    measured = measured_of(_imported(options)[1]["app_results"]) if options.imported else []
+    rows = estimates(read_profiles().values(), costs, sha256s, measured, options.threads)
     tokens = max(document["workload"]["lengths"])
     return f"estimates at {tokens} tokens, no phone was measured:\n\n{plain(estimate_table(rows))}"
 

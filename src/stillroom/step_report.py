@@ -21,6 +21,8 @@ from stillroom.step_sensitivity import FACTS_FILE, FOLDER
 from stillroom.step_train import learned_nothing
 from stillroom.steps import Run, do_step
 
+EMULATED_FILE = Path("emulated") / "bench.json"
+
 
 def report_step(run: Run, recipe: Recipe, *, baselines: bool, command: str = "") -> dict[str, Any]:
     """report/: results.json, report.md, report.html, model-card.md, plot.svg."""
@@ -42,7 +44,8 @@ def report_step(run: Run, recipe: Recipe, *, baselines: bool, command: str = "")
         "verify",
         "measure",
     ]
-    facts = sha256_json([recipe_to_dict(recipe), _sensitivity(run), *(run.facts(step) for step in steps)])
+    found = [_sensitivity(run), _emulated(run), *(run.facts(step) for step in steps)]
+    facts = sha256_json([recipe_to_dict(recipe), *found])
     return do_step(run, "report", {"facts_sha256": facts}, ("report",), work)
 
 
@@ -134,6 +137,8 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
         "workload": measured["workload"],
         **{key: measured[key] for key in ("noise", "tokenization_samples_ms", "sweeps", "limits")},
         "sensitivity": _sensitivity(run),
+        "emulated": _emulated(run),
+        "estimates": _estimates(measured),
         "parity": {
             row["name"]: [
                 {
@@ -159,6 +164,34 @@ def _sensitivity(run: Run) -> list[dict[str, Any]] | None:
     if not path.is_file():
         return None
     return [{key: one[key] for key in ("group", "mean_squared_error")} for one in read_json(path)["groups"]]
+
+
+def _emulated(run: Run) -> list[dict[str, Any]] | None:
+    """What stillroom bench --target arm64 --out RUN/emulated found of this run's files, if it was asked."""
+    path = run.folder / EMULATED_FILE
+    if not path.is_file():
+        return None
+    keys = ("core", "status", "texts", "max_abs_error", "flips", "instructions")
+    return [
+        {"name": Path(row["name"]).name, "runtime": row["runtime_version"], **{key: row[key] for key in keys}}
+        for row in read_json(path)["rows"]
+    ]
+
+
+def _estimates(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ranges for classes of phones, of the files whose arithmetic and traffic are known."""
+    from stillroom.benchmarks.phone.device_profiles import cost_of, estimate_latency_ms, read_profiles
+
+    profiles = (measured["limits"] or {"profiles": {}})["profiles"]
+    found = []
+    for phone in read_profiles().values():
+        for name, profile in profiles.items():
+            threads = min(measured["workload"]["threads"], next(iter(phone.clusters.values())).cores)
+            one = estimate_latency_ms(phone, cost_of(profile), threads=threads)
+            cores = f"{one.threads}x {one.cluster}"
+            found.append({"name": name, "phone": phone.title, "cores": cores, "low_ms": one.low_ms,
+                          "high_ms": one.high_ms, "bound": one.bound})  # fmt: skip
+    return found
 
 
 def _notes(run: Run, models: dict[str, dict[str, Any]], *, baselines: bool) -> list[str]:

@@ -252,6 +252,28 @@ def sample_results() -> dict[str, Any]:
                 {"case": "test split, one by one", "max_abs_error": 0.31, "flip_rate": 0.0044, "passed": True}
             ]
         },
+        "emulated": [
+            {
+                "name": "onnx-int8-dynamic",
+                "core": "a76",
+                "status": "ok",
+                "runtime": "1.32.0",
+                "texts": 32,
+                "max_abs_error": 0.006,
+                "flips": 0,
+                "instructions": 35_330_000,
+            }
+        ],
+        "estimates": [
+            {
+                "name": "onnx-int8-dynamic",
+                "phone": "2016 budget",
+                "cores": "2x big",
+                "low_ms": 27.5,
+                "high_ms": 110.0,
+                "bound": "compute",
+            }
+        ],
         "tolerances": {
             "teacher-onnx-fp32": {"max_abs_error": 1e-4, "decided_flip_rate": 0.0},
             "onnx-fp32": {"max_abs_error": 1e-4, "decided_flip_rate": 0.0},
