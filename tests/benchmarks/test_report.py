@@ -343,3 +343,16 @@ def contrast(first: str, second: str) -> float:
 def test_colours_are_readable_on_their_paper(palette: Any) -> None:
     for name in ("ink", "muted", "teacher", "baseline", "student"):
         assert contrast(getattr(palette, name), palette.paper) >= 4.5
+
+
+def test_what_was_not_measured_says_so_by_word_and_colour(
+    sample_results: dict[str, Any], tmp_path: Path
+) -> None:
+    files = written(sample_results, tmp_path)
+    assert '<details class="emulated"><summary>Emulated' in files["report.html"]
+    assert '<details class="estimate"><summary>Estimate' in files["report.html"]
+    assert "27.5–110 (estimate)" in files["report.html"] and "27.5–110 (estimate)" in files["report.md"]
+    assert "## Emulated" in files["report.md"] and "35.33" in files["report.md"]
+    sample_results |= {"emulated": None, "estimates": []}
+    files = written(sample_results, tmp_path)
+    assert "stimate" not in Page(files["report.html"]).text and "mulated" not in files["report.md"]
