@@ -355,4 +355,4 @@ def test_what_was_not_measured_says_so_by_word_and_colour(
     assert "## Emulated" in files["report.md"] and "35.33" in files["report.md"]
     sample_results |= {"emulated": None, "estimates": []}
     files = written(sample_results, tmp_path)
-    assert "stimate" not in Page(files["report.html"]).text and "mulated" not in files["report.md"]
+    assert "(estimate)" not in files["report.html"] and "mulated" not in files["report.md"]
