@@ -6,16 +6,15 @@ reply on standard output. See measure.py, which starts it.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -127,31 +126,33 @@ def run_child(
     }
 
 
-@contextlib.contextmanager
-def reply_channel() -> Iterator[TextIO]:
-    """Where a child writes its reply: runtimes print to file descriptor 1 from native code, so not there.
+def answer(work: Callable[[], Any]) -> int:
+    """Write what work returns to standard output as JSON, the child's side of measure.ask; its exit code.
 
-    Python's collector is off meanwhile: an app has none, so its pauses do not belong in the samples.
+    Runtimes print to file descriptor 1 from native code, so the reply has a descriptor of its own. Python's
+    collector is off meanwhile: an app has none, so its pauses do not belong in the samples. The reason for a
+    failure goes to standard error.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as reply_file:
         os.dup2(2, 1)
         gc.disable()
-        yield reply_file
-
-
-def child_main(import_runtime: Callable[[str], None], load_predictor: LoadPredictor) -> int:
-    """The child's side of run_process; returns its exit code, the reason for a failure goes to stderr."""
-    with reply_channel() as reply_file:
         try:
-            request = json.loads(sys.stdin.readline())
-            reply = run_child(
-                request, import_runtime, load_predictor, lambda: json.loads(sys.stdin.readline())
-            )
+            reply = work()
         except StillroomError as error:
             say(str(error))
             return error.exit_code
         json.dump(reply, reply_file)
     return 0
+
+
+def child_main(import_runtime: Callable[[str], None], load_predictor: LoadPredictor) -> int:
+    """The child's side of measure.run_process; its exit code."""
+
+    def work() -> dict[str, Any]:
+        request = json.loads(sys.stdin.readline())
+        return run_child(request, import_runtime, load_predictor, lambda: json.loads(sys.stdin.readline()))
+
+    return answer(work)
 
 
 if __name__ == "__main__":

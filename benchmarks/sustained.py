@@ -14,8 +14,7 @@ import numpy as np
 
 from stillroom.benchmarks.measure import Subject, ask
 from stillroom.benchmarks.workload import Workload, inputs_at
-from stillroom.errors import CheckFailed, StillroomError
-from stillroom.progress import say
+from stillroom.errors import CheckFailed
 
 COMMAND = (sys.executable, "-P", "-m", "stillroom.benchmarks.sustained")
 WINDOWS = 20  # parts of the run whose medians are looked at
@@ -95,19 +94,7 @@ def run_child(request: dict[str, Any]) -> dict[str, Any]:
     return {"windows": windows, "samples_ms": samples}
 
 
-def main() -> int:
-    """The child's exit code; the reply goes to standard output, the reason of a failure to stderr."""
-    from stillroom.benchmarks.measure_child import reply_channel
-
-    with reply_channel() as reply_file:
-        try:
-            reply = run_child(json.loads(sys.stdin.readline()))
-        except StillroomError as error:
-            say(str(error))
-            return error.exit_code
-        json.dump(reply, reply_file)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from stillroom.benchmarks.measure_child import answer
+
+    sys.exit(answer(lambda: run_child(json.loads(sys.stdin.readline()))))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stillroom.benchmarks.measure import ask
-from stillroom.errors import CheckFailed, StillroomError
-from stillroom.progress import say
+from stillroom.errors import CheckFailed
 
 Text = tuple[str, str | None]  # and the second text of a pair
 COMMAND = (sys.executable, "-P", "-m", "stillroom.benchmarks.tokenization")
@@ -35,17 +34,11 @@ def time_tokenizer(
     return found
 
 
-def main() -> int:
-    """The child's side; its exit code."""
+def run_child(request: dict[str, Any]) -> list[float]:
+    """The child's side: milliseconds of each text."""
     from stillroom.tokens import load_tokenizer
 
-    gc.disable()
-    request = json.loads(sys.stdin.readline())
-    try:
-        tokenizer = load_tokenizer(Path(request["folder"]), request["max_length"])
-    except StillroomError as error:
-        say(str(error))
-        return error.exit_code
+    tokenizer = load_tokenizer(Path(request["folder"]), request["max_length"])
     texts = [(text,) if pair is None else (text, pair) for text, pair in request["texts"]]
     for text in texts[:WARM_UP_TEXTS]:
         tokenizer.encode(*text)
@@ -54,9 +47,10 @@ def main() -> int:
         start_ns = time.perf_counter_ns()
         tokenizer.encode(*text)
         samples_ms.append((time.perf_counter_ns() - start_ns) / 1e6)
-    print(json.dumps(samples_ms))
-    return 0
+    return samples_ms
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from stillroom.benchmarks.measure_child import answer
+
+    sys.exit(answer(lambda: run_child(json.loads(sys.stdin.readline()))))
