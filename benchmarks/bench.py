@@ -87,6 +87,9 @@ def bench(folders: Sequence[Path], plan: Plan, command: str = "") -> dict[str, A
     failures.pop(AGAIN, None)
     noise = noise_facts(measured, subjects[-1].name)
     alive = [subject for subject in subjects if subject.name in measured]
+    sweeps = _sweeps(alive, ids, failures) if plan.sweeps and alive else []
+    sustained = _sustained(alive, replace(workload, evaluation=()), plan.sustained_s, failures)
+    # Only now is known what failed, in a sweep or a run without a pause too.
     rows = [_row(str(folder), opened.get(str(folder)), measured, failures) for folder in folders]
     document = {
         "schema_version": BENCH_SCHEMA_VERSION,
@@ -97,8 +100,8 @@ def bench(folders: Sequence[Path], plan: Plan, command: str = "") -> dict[str, A
         "workload": workload.to_dict(),
         "noise": noise,
         "tokenization_samples_ms": list(time_tokenizer(tokenizer, longest, [(text, None) for text in texts])),
-        "sweeps": _sweeps(alive, ids, failures) if plan.sweeps and alive else [],
-        "sustained": _sustained(alive, replace(workload, evaluation=()), plan.sustained_s, failures),
+        "sweeps": sweeps,
+        "sustained": sustained,
         "limits": _limits(opened, alive, workload) if plan.limits and alive else None,
         "machine": describe_machine(plan.threads),
     }
@@ -191,7 +194,7 @@ def _sustained(
         try:
             found.append(sustain(subject, workload, seconds))
         except CheckFailed as error:
-            failures[subject.name] = str(error)
+            failures[subject.name] = str(error).removeprefix(f"{subject.name}: ")
     return found
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from stillroom.benchmarks import bench as module
 from stillroom.benchmarks.bench import Plan, bench
 from stillroom.benchmarks.bench_tables import bench_lines
+from stillroom.benchmarks.measure import Subject
 from stillroom.benchmarks.results import validate_bench
 from stillroom.benchmarks.sustained import sustain
 from stillroom.benchmarks.sweep import sweep, thread_counts
@@ -122,6 +124,18 @@ def test_a_file_that_kills_its_process_is_a_row_and_the_rest_goes_on(
     assert why in capsys.readouterr().err
 
 
+def test_what_fails_after_the_first_measurement_is_said_in_the_row_too(
+    files: list[Path], student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sustain(subject: Subject, *given: object) -> dict[str, object]:
+        raise CheckFailed(f"{subject.name}: its process was stopped")
+
+    monkeypatch.setattr(module, "sustain", sustain)
+    document = bench([files[0], student], replace(QUICK, sustained_s=1))
+    assert [row["failure"] for row in document["rows"]] == ["its process was stopped"] * 2
+    assert all(row["samples_ms"] for row in document["rows"]) and document["sustained"] == []
+
+
 def test_wrong_questions_are_one_line(files: list[Path], student: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         bench([tmp_path / "missing"], QUICK)
@@ -160,7 +174,7 @@ def test_threads_double_up_to_all_cores() -> None:
 def test_a_sweep_has_a_point_for_everything_that_was_asked(
     monkeypatch: pytest.MonkeyPatch, files: list[Path]
 ) -> None:
-    from stillroom.benchmarks.measure import Measurement, Subject
+    from stillroom.benchmarks.measure import Measurement
 
     def measure(subjects: list[Subject], workload: object, failures: object) -> dict[str, Measurement]:
         per_length = {length: (2.0, 4.0) for length in workload.lengths}  # type: ignore[attr-defined]
@@ -182,7 +196,6 @@ def test_a_sweep_has_a_point_for_everything_that_was_asked(
 def test_a_run_without_a_pause_tells_drift_and_growth(
     monkeypatch: pytest.MonkeyPatch, files: list[Path]
 ) -> None:
-    from stillroom.benchmarks.measure import Subject
     from stillroom.benchmarks.workload import Workload
 
     samples = [1.0] * 50 + [1.5] * 50
