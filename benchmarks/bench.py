@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 import stillroom
-from stillroom.apart import apart
-from stillroom.benchmarks.limits import limits_of
+from stillroom.benchmarks.limits import limits_beside
 from stillroom.benchmarks.machine import describe_machine, usable_cores
 from stillroom.benchmarks.measure import Measurement, Subject, measure
 from stillroom.benchmarks.noise import AGAIN, noise_facts, with_again
@@ -20,9 +19,9 @@ from stillroom.benchmarks.results import BENCH_SCHEMA_VERSION, timing_fields, va
 from stillroom.benchmarks.sustained import sustain
 from stillroom.benchmarks.sweep import sweep
 from stillroom.benchmarks.tokenization import time_tokenizer
-from stillroom.benchmarks.workload import Workload, inputs_at
+from stillroom.benchmarks.workload import Workload, tokenizer_near
 from stillroom.errors import CheckFailed, UsageError
-from stillroom.export.bundle import artifact_at
+from stillroom.export.bundle import artifact_at, holds_artifact
 from stillroom.export.golden import GOLDEN_TEXTS
 from stillroom.export.targets import TARGETS
 from stillroom.files import size_of
@@ -60,7 +59,6 @@ class _Opened:
     scheme: str
     size_bytes: int
     task: TaskSpec
-    file: Path
 
 
 def bench(folders: Sequence[Path], plan: Plan, command: str = "") -> dict[str, Any]:
@@ -76,7 +74,7 @@ def bench(folders: Sequence[Path], plan: Plan, command: str = "") -> dict[str, A
     lengths = tuple(sorted(set(plan.lengths or [min(length, longest) for length in (64, 128)])))
     if lengths[-1] > longest:
         raise UsageError(f"--length {lengths[-1]}: the shortest max_length of these models is {longest}")
-    tokenizer = _tokenizer_near(folders)
+    tokenizer = tokenizer_near(folders)
     texts = _texts(plan.text_file)
     read = load_tokenizer(tokenizer, longest)
     evaluation = tuple(tuple(read.encode(text).ids) for text in texts)
@@ -87,7 +85,7 @@ def bench(folders: Sequence[Path], plan: Plan, command: str = "") -> dict[str, A
     failures.pop(AGAIN, None)
     noise = noise_facts(measured, subjects[-1].name)
     alive = [subject for subject in subjects if subject.name in measured]
-    sweeps = _sweeps(alive, ids, failures) if plan.sweeps and alive else []
+    sweeps = sweep(alive, ids, usable_cores(), failures) if plan.sweeps else []
     sustained = _sustained(alive, replace(workload, evaluation=()), plan.sustained_s, failures)
     # Only now is known what failed, in a sweep or a run without a pause too.
     rows = [_row(str(folder), opened.get(str(folder)), measured, failures) for folder in folders]
@@ -102,7 +100,7 @@ def bench(folders: Sequence[Path], plan: Plan, command: str = "") -> dict[str, A
         "tokenization_samples_ms": list(time_tokenizer(tokenizer, longest, [(text, None) for text in texts])),
         "sweeps": sweeps,
         "sustained": sustained,
-        "limits": _limits(opened, alive, workload) if plan.limits and alive else None,
+        "limits": limits_beside(alive, workload) if plan.limits and alive else None,
         "machine": describe_machine(plan.threads),
     }
     validate_bench(document)
@@ -126,32 +124,16 @@ def _open_all(folders: Sequence[Path]) -> tuple[dict[str, _Opened], dict[str, st
 
 def _open(folder: Path) -> _Opened:
     """Check a folder's files against their checksums and say how it is loaded."""
-    if not any((folder / name).is_file() for name in ("artifact.json", "manifest.json")):
+    if not holds_artifact(folder):
         task, weights = load_student(folder).task, folder / "model.safetensors"
         subject = Subject(str(folder), "torch", str(folder), task.inputs)
-        return _Opened(subject, "fp32", size_of(weights), task, weights)
+        return _Opened(subject, "fp32", size_of(weights), task)
     artifact = artifact_at(folder)
     target = TARGETS[artifact.target]
     if target.proof != "run":
         raise UsageError(f"{target.proof}; there is no time to take")
     subject = Subject(str(folder), artifact.target, str(folder), artifact.task.inputs, artifact.lengths)
-    return _Opened(subject, artifact.scheme, artifact.size_bytes, artifact.task, artifact.path)
-
-
-def _tokenizer_near(folders: Sequence[Path]) -> Path:
-    """A folder with a tokenizer: one of these, or the student of the run around one.
-
-    Random ids would touch other rows of the embedding table than text does. Raises UsageError when there is
-    none.
-    """
-    for place in [
-        place for folder in folders for place in (folder, folder.resolve().parent.parent / "student")
-    ]:
-        if (place / "tokenizer.json").is_file():
-            return place
-    raise UsageError(
-        f"no tokenizer.json in or around {folders[0]}: name a model folder or bundle too, to time real text"
-    )
+    return _Opened(subject, artifact.scheme, artifact.size_bytes, artifact.task)
 
 
 def _texts(path: Path | None) -> list[str]:
@@ -180,12 +162,6 @@ def _row(
     return {**facts, "failure": failures.get(name), **timing_fields(measured.get(name))}
 
 
-def _sweeps(alive: list[Subject], ids: tuple[int, ...], failures: dict[str, str]) -> list[dict[str, Any]]:
-    free = [subject for subject in alive if not subject.lengths]
-    batched = [one for one in free if one.target == "torch" or TARGETS[one.target].batch]
-    return sweep(free, batched, ids, usable_cores(), failures)
-
-
 def _sustained(
     alive: list[Subject], workload: Workload, seconds: float, failures: dict[str, str]
 ) -> list[dict[str, Any]]:
@@ -196,17 +172,3 @@ def _sustained(
         except CheckFailed as error:
             failures[subject.name] = str(error).removeprefix(f"{subject.name}: ")
     return found
-
-
-def _limits(opened: dict[str, _Opened], alive: list[Subject], workload: Workload) -> dict[str, Any]:
-    files = [
-        (subject.name, str(opened[subject.name].file))
-        for subject in alive
-        if subject.target != "torch"
-        and TARGETS[subject.target].runtime == "onnxruntime"
-        and subject.inputs == alive[0].inputs
-        and not subject.lengths
-    ]
-    inputs = [*inputs_at(workload, max(workload.lengths), alive[0].inputs).values()]
-    (found,) = apart(limits_of, [(files, inputs, workload.threads)])
-    return dict(found)

@@ -7,7 +7,7 @@ https://huggingface.co/docs/hub/model-cards; the sections are those of Mitchell 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from stillroom.benchmarks.energy import CORE_W, G_CO2_PER_KWH, energy_of
@@ -15,6 +15,7 @@ from stillroom.benchmarks.headline import best_row, headline, reference_row
 from stillroom.benchmarks.page import NO_PHONE
 from stillroom.benchmarks.results import metric_of
 from stillroom.benchmarks.tables import (
+    bullets,
     data_facts,
     escape_markdown,
     machine_facts,
@@ -28,10 +29,6 @@ from stillroom.kinds import SCORE_WORDS
 LIBRARIES = {"onnx": "onnx", "ort": "onnx", "torch": "transformers", "torchscript": "pytorch"}
 
 
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {escape_markdown(line)}" for line in lines)
-
-
 def render_card(results: dict[str, Any]) -> str:
     """The card of the best file of a valid results document, as Markdown with YAML at its head."""
     best = best_row(results)
@@ -43,19 +40,19 @@ def render_card(results: dict[str, Any]) -> str:
         "## Intended use",
         _use(results),
         "## How good, how large, how fast",
-        _bullets(headline(results)),
+        bullets(headline(results)),
         markdown(main_table(results)),
         NO_PHONE,
         "## Data",
-        _bullets(f"{name}: {text}" for name, text in data_facts(results)),
+        bullets(f"{name}: {text}" for name, text in data_facts(results)),
         "Fill in where the texts come from, their language, and whether people agreed to this use: "
         "stillroom knows only the file.",
         "## Limits",
-        _bullets(_limits(results, best)),
+        bullets(_limits(results, best)),
         "## Energy and CO2: an estimate",
         escape_markdown(_energy(results, best)),
         "## Machine",
-        _bullets(f"{name}: {text}" for name, text in machine_facts(results)),
+        bullets(f"{name}: {text}" for name, text in machine_facts(results)),
         "## Make it again",
         f"    {remake_command(results)}",
         escape_markdown(version_line(results)),

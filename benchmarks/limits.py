@@ -15,8 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.apart import apart
+from stillroom.benchmarks.measure import Subject
 from stillroom.benchmarks.profile import profile_file
+from stillroom.benchmarks.workload import Workload, inputs_at
 from stillroom.export.onnx_graph import new_session
+from stillroom.export.targets import TARGETS
 from stillroom.extras import require
 
 SHAPES = ((128, 768, 3072), (512, 1024, 4096), (1024, 2048, 2048))  # rows, inputs, outputs
@@ -118,6 +122,24 @@ def beside_limit(p50_ms: float, profile: dict[str, Any], peaks: dict[str, Any]) 
         "peak_int8_fraction": 1e3 * profile["int8_operations"] / p50_ms / peak["int8_operations_per_s"],
         "bandwidth_fraction": 1e3 * profile["traffic_bytes"] / p50_ms / peak["bandwidth_bytes_per_s"],
     }
+
+
+def limits_beside(subjects: Sequence[Subject], workload: Workload) -> dict[str, Any]:
+    """limits_of for those of the subjects that onnxruntime runs at any length, in a process of its own.
+
+    With the workload's threads, at its longest length.
+    """
+    files = [
+        (subject.name, str(Path(subject.folder) / TARGETS[subject.target].file))
+        for subject in subjects
+        if subject.target in TARGETS
+        and TARGETS[subject.target].runtime == "onnxruntime"
+        and subject.inputs == subjects[0].inputs
+        and not subject.lengths
+    ]
+    inputs = [*inputs_at(workload, max(workload.lengths), subjects[0].inputs).values()]
+    (found,) = apart(limits_of, [(files, inputs, workload.threads)])
+    return dict(found)
 
 
 def limits_of(files: Sequence[tuple[str, str]], inputs: Sequence[np.ndarray], threads: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,30 +156,53 @@ def ask(name: str, request: Sequence[Any], timeout_s: float, command: Sequence[s
     It is killed at timeout_s. Raises CheckFailed, beginning with name, when it fails or does not answer.
     """
     try:
+        printed = finished(command, timeout_s, "".join(f"{json.dumps(part)}\n" for part in request))
+    except CheckFailed as error:
+        raise CheckFailed(f"{name}: {error}") from None
+    try:
+        return json.loads(printed)
+    except ValueError:
+        raise CheckFailed(
+            f"{name}: its process ended with exit code 0 but printed something other than its "
+            f"measurements: {printed[:80]!r}"
+        ) from None
+
+
+def finished(
+    command: Sequence[str],
+    timeout_s: float,
+    given: str = "",
+    environment: Mapping[str, str] | None = None,
+    data_bytes: int | None = None,
+) -> str:
+    """What a process printed, given this text, in time and with at most so much private writable memory.
+
+    Raises CheckFailed with its signal or its last words when it fails, or when it is stopped at timeout_s.
+    """
+
+    def limit_memory() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes or 0, data_bytes or 0))
+
+    try:
         process = subprocess.run(
             command,
-            input="".join(f"{json.dumps(part)}\n" for part in request),
+            input=given,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
             timeout=timeout_s,
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", **(environment or {})},
+            preexec_fn=None if data_bytes is None else limit_memory,
         )
     except subprocess.TimeoutExpired:
-        raise CheckFailed(
-            f"{name}: its process did not finish within {timeout_s:g} s and was stopped"
-        ) from None
+        raise CheckFailed(f"its process did not finish within {timeout_s:g} s and was stopped") from None
     if process.returncode:
         lines = [line.strip() for line in process.stderr.splitlines() if line.strip()]
         last_line = lines[-1][:400] if lines else "nothing on standard error"
-        raise CheckFailed(f"{name}: its process ended with {_ending(process.returncode)}: {last_line}")
-    try:
-        return json.loads(process.stdout)
-    except ValueError:
-        raise CheckFailed(
-            f"{name}: its process ended with exit code 0 but printed something other than its "
-            f"measurements: {process.stdout[:80]!r}"
-        ) from None
+        raise CheckFailed(f"its process ended with {_ending(process.returncode)}: {last_line}")
+    return process.stdout
 
 
 def _ending(exit_code: int) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.errors import UsageError
-from stillroom.extras import require
+from stillroom.export.onnx_graph import new_session
 
 CALLS = 20
 TOP = 10
@@ -33,29 +32,22 @@ def profile_file(path: Path, inputs: Sequence[np.ndarray], threads: int) -> dict
     one call), and the TOP operators by time: operator, calls, ms, share. The profiler itself costs some
     microseconds an operator. Raises UsageError when onnxruntime refuses the file.
     """
-    require("onnxruntime")
-    import onnxruntime
+    return summary(kernel_events(path, inputs, threads, CALLS), CALLS)
 
+
+def kernel_events(path: Path, inputs: Sequence[np.ndarray], threads: int, calls: int) -> list[dict[str, Any]]:
+    """What onnxruntime's profiler says of every operator in so many calls of a file, as it writes it."""
     with tempfile.TemporaryDirectory() as scratch:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(scratch) / "profile")
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            raise UsageError(f"{path} could not be opened by onnxruntime: {error}") from None
+        session = new_session(path, threads, profile=str(Path(scratch) / "profile"))
         named = dict(zip((entry.name for entry in session.get_inputs()), inputs, strict=True))
-        for _ in range(CALLS):
+        for _ in range(calls):
             session.run(None, named)
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    return summary([event for event in events if _is_kernel(event)], CALLS)
-
-
-def _is_kernel(event: dict[str, Any]) -> bool:
-    return event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time")
+    return [
+        event
+        for event in events
+        if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time")
+    ]
 
 
 def summary(events: Sequence[dict[str, Any]], calls: int) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from stillroom.benchmarks.statistics import INTERVAL, RESAMPLES
 from stillroom.kinds import kind_of
 
-RESAMPLES = 1000
 BINS = 15
 
 
@@ -87,7 +87,7 @@ def retention_interval(
         if not reference > 0:
             return None, None
         ratios.append(score(logits[rows], targets[rows]) / reference)
-    low, high = np.percentile(ratios, [2.5, 97.5])
+    low, high = np.percentile(ratios, INTERVAL)
     return float(low), float(high)
 
 

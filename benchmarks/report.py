@@ -14,6 +14,7 @@ from stillroom.benchmarks.plots import scatter_svg, sensitivity_svg, spread_svg
 from stillroom.benchmarks.results import all_rows, validate_results
 from stillroom.benchmarks.sweep_plot import sweep_svg
 from stillroom.benchmarks.tables import (
+    bullets,
     data_facts,
     escape_markdown,
     machine_facts,
@@ -61,7 +62,7 @@ def render_markdown(results: dict[str, Any]) -> str:
     """The report of a valid results document as Markdown."""
     parts = [
         f"# {escape_markdown(results['recipe']['name'])}",
-        _bullets(headline(results)),
+        bullets(headline(results)),
         markdown_table(results),
         f"{escape_markdown(workload_line(results))} {NO_PHONE}",
         escape_markdown(sentence(noise_line(results))),
@@ -73,12 +74,12 @@ def render_markdown(results: dict[str, Any]) -> str:
         markdown(quality_table(results)),
         *_not_measured(results),
         "## Data",
-        _bullets(f"{name}: {text}" for name, text in data_facts(results)),
+        bullets(f"{name}: {text}" for name, text in data_facts(results)),
         "## Machine",
-        _bullets(f"{name}: {text}" for name, text in machine_facts(results)),
+        bullets(f"{name}: {text}" for name, text in machine_facts(results)),
     ]
     if results["notes"]:
-        parts += ["## Notes", _bullets(results["notes"])]
+        parts += ["## Notes", bullets(results["notes"])]
     parts += [
         "## Make it again",
         f"    {remake_command(results)}",
@@ -105,7 +106,3 @@ def size_lines(results: dict[str, Any]) -> str:
     """Parameters, size and evaluation pass of a valid results document, and what was timed, as Markdown."""
     table, line = size_section(results)
     return f"{markdown(table)}\n\n{escape_markdown(line)}"
-
-
-def _bullets(lines: Any) -> str:
-    return "\n".join(f"- {escape_markdown(line)}" for line in lines)

@@ -8,6 +8,7 @@ from typing import Any
 from stillroom.benchmarks.measure import Measurement, Subject, measure
 from stillroom.benchmarks.statistics import percentiles
 from stillroom.benchmarks.workload import Workload
+from stillroom.export.targets import TARGETS
 
 ROUNDS = 2
 SAMPLES = 16  # per length and process at batch 1; fewer calls, but not fewer than this over 4, for batches
@@ -23,23 +24,24 @@ def thread_counts(cores: int) -> tuple[int, ...]:
 
 def sweep(
     subjects: Sequence[Subject],
-    batched: Sequence[Subject],
     token_ids: tuple[int, ...],
     cores: int,
     failures: dict[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Every subject at every number of threads and every length up to len(token_ids), then at every batch.
 
-    batched: those of the subjects that take several rows at once; their batches are of the longest length
-    with all cores. One dictionary per point: name, threads, length, batch_size, samples_ms (raw, per call),
-    p50_ms, p95_ms, rows_per_s (by the median). failures: see measure.
+    Subjects made for fixed lengths are left out, and of the batches, which are of the longest length with all
+    cores, those that take one row at a time. One dictionary per point: name, threads, length, batch_size,
+    samples_ms (raw, per call), p50_ms, p95_ms, rows_per_s (by the median). failures: see measure.
     """
+    free = [subject for subject in subjects if not subject.lengths]
+    batched = [one for one in free if one.target == "torch" or TARGETS[one.target].batch]
     longest = len(token_ids)
     lengths = (*(length for length in LENGTHS if length < longest), longest)
     points = []
     for threads in thread_counts(cores):
         workload = Workload(token_ids, lengths, ROUNDS, SAMPLES, WARM_UP, threads)
-        points += _points(measure(subjects, workload, failures=failures), workload)
+        points += _points(measure(free, workload, failures=failures), workload)
     for batch in BATCHES[1:]:
         calls = max(SAMPLES // 4, SAMPLES // batch)
         workload = Workload(token_ids, (longest,), ROUNDS, calls, WARM_UP, cores, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +174,11 @@ def escape_markdown(text: str) -> str:
     for mark in "\\`*[]|":
         line = line.replace(mark, f"\\{mark}")
     return line
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """Lines as a list in Markdown."""
+    return "\n".join(f"- {escape_markdown(line)}" for line in lines)
 
 
 def markdown(table: Table) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,22 @@ class Workload:
             "batch_size": self.batch_size,
             "evaluation_rows": len(self.evaluation),
         }
+
+
+def tokenizer_near(folders: Sequence[Path]) -> Path:
+    """A folder with a tokenizer: one of these, or the student of the run around one.
+
+    Random ids would touch other rows of the embedding table than text does. Raises UsageError when there is
+    none.
+    """
+    for folder in folders:
+        for place in (folder, folder.resolve().parent.parent / "student"):
+            if (place / "tokenizer.json").is_file():
+                return place
+    raise UsageError(
+        f"no tokenizer.json in or around {folders[0]}: name a bundle, a model folder or an artifact of a "
+        "run too, to have real text"
+    )
 
 
 def inputs_at(

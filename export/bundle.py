@@ -293,6 +293,11 @@ def artifact_of(folder: Path, manifest: dict[str, Any]) -> Artifact:
     return Artifact(folder=folder, **{**entry, **read})
 
 
+def holds_artifact(folder: Path) -> bool:
+    """Whether a folder says that it is an artifact or a bundle, which artifact_at then checks."""
+    return any((folder / name).is_file() for name in ("artifact.json", "manifest.json"))
+
+
 def artifact_at(folder: Path) -> Artifact:
     """The checked model file of an artifact folder or a bundle.
 

@@ -9,13 +9,12 @@ import platform
 import shutil
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from stillroom.benchmarks.phone.adb_runner import Runner
 from stillroom.benchmarks.phone.compile import ARM64, compile_c
-from stillroom.benchmarks.phone.fetch import fetch_debs, fetch_wheel, read_table
+from stillroom.benchmarks.phone.fetch import fetch_debs, unpack_wheel
 from stillroom.errors import StillroomError, UsageError
 from stillroom.files import sha256_file, staged_folder, write_json
 from stillroom.progress import say
@@ -47,16 +46,14 @@ def build_runner(folder: Path = DEFAULT_FOLDER) -> Runner:
     unpacked = fetch_debs(TABLE, folder) / "arm64"
     system = unpacked / "usr/lib/aarch64-linux-gnu"
     with tempfile.TemporaryDirectory(dir=folder) as work, staged_folder(folder / "device") as partial:
-        wheels = {entry["part"]: fetch_wheel(entry, Path(work)) for entry in read_table(TABLE)["wheel"]}
         for name in LIBRARIES:
             shutil.copyfile((system / name).resolve(), partial / name)
         (partial / LOADER).chmod(0o755)  # it is started itself
-        with zipfile.ZipFile(wheels["onnxruntime"]) as archive:
-            (member,) = (name for name in archive.namelist() if "/libonnxruntime.so.1" in name)
-            (partial / RUNTIME).write_bytes(archive.read(member))
-        with zipfile.ZipFile(wheels["compiler"]) as archive:
-            archive.extractall(Path(work) / "compiler")
-        compile_c(Path(work) / "compiler", ARM64, SOURCE, partial / PROGRAM, [f"-I{unpacked}/{HEADERS}"])
+        runtime = unpack_wheel(TABLE, "onnxruntime", folder, Path(work) / "onnxruntime")
+        (library,) = runtime.glob("onnxruntime/capi/libonnxruntime.so.1*")
+        shutil.copyfile(library, partial / RUNTIME)
+        compiler = unpack_wheel(TABLE, "compiler", folder, Path(work) / "compiler")
+        compile_c(compiler, ARM64, SOURCE, partial / PROGRAM, [f"-I{unpacked}/{HEADERS}"])
         write_json(partial / "files.json", _facts(partial))
     return load_runner(folder)
 

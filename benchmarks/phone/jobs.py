@@ -11,8 +11,9 @@ import numpy as np
 
 from stillroom.artifact import Artifact
 from stillroom.benchmarks.phone.adb_runner import Reply
+from stillroom.benchmarks.workload import tokenizer_near
 from stillroom.errors import UsageError
-from stillroom.export.bundle import artifact_at
+from stillroom.export.bundle import artifact_at, holds_artifact
 from stillroom.export.golden import GOLDEN_TEXTS, GOLDEN_TOLERANCE, golden_vectors
 from stillroom.export.targets import open_artifact
 from stillroom.files import read_json
@@ -48,7 +49,7 @@ def prepare_jobs(
     jobs: list[Job] = []
     skipped: list[dict[str, str]] = []
     for folder in folders:
-        if not any((folder / name).is_file() for name in ("artifact.json", "manifest.json")):
+        if not holds_artifact(folder):
             load_student(folder)  # raises what is wrong with it when it is no model folder either
             reason = f"not run: {place} runs exported files, this is a model"
             skipped.append({"name": str(folder), "reason": reason})
@@ -67,7 +68,7 @@ def prepare_jobs(
             raise UsageError(
                 f"--length {max(lengths)}: {folder} reads at most {artifact.task.max_length} tokens"
             )
-        tokenizer = load_tokenizer(_tokenizer_folder(folder), artifact.task.max_length)
+        tokenizer = load_tokenizer(tokenizer_near([folder]), artifact.task.max_length)
         if (folder / "golden.json").is_file():
             goldens = _checked(read_json(folder / "golden.json"), artifact, folder)
         else:
@@ -98,14 +99,6 @@ def _checked(goldens: Any, artifact: Artifact, folder: Path) -> list[dict[str, A
 def _fits(golden: dict[str, Any], artifact: Artifact) -> bool:
     """A file made for fixed lengths is asked only what needs no padding."""
     return not artifact.lengths or len(golden["input_ids"]) in artifact.lengths
-
-
-def _tokenizer_folder(folder: Path) -> Path:
-    """Where the tokenizer of an artifact lies: beside it, or in the student of the run around it."""
-    for place in (folder, folder.resolve().parent.parent / "student"):
-        if (place / "tokenizer.json").is_file():
-            return place
-    raise UsageError(f"no tokenizer.json in or around {folder}: name a bundle, or an artifact of a run")
 
 
 def agreement_of(job: Job, reply: Reply) -> dict[str, Any]:

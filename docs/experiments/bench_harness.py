@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from stillroom.benchmarks.measure_child import run_child
 from stillroom.benchmarks.phone.adb_runner import Request, read_reply, write_request
 from stillroom.benchmarks.phone.compile import X86_64, compile_c
 from stillroom.benchmarks.phone.device_files import DEFAULT_FOLDER, HEADERS, SOURCE, TABLE
-from stillroom.benchmarks.phone.fetch import fetch_debs, fetch_wheel, read_table
+from stillroom.benchmarks.phone.fetch import fetch_debs, unpack_wheel
 from stillroom.benchmarks.statistics import ratio_of_medians
 from stillroom.benchmarks.workload import Workload
 from stillroom.export.bundle import artifact_at
@@ -58,9 +57,7 @@ def empty_ms(workload: Workload) -> float:
 
 def build(folder: Path) -> tuple[Path, Path]:
     """The C runner for this machine, and a folder with this environment's own libonnxruntime."""
-    (entry,) = (wheel for wheel in read_table(TABLE)["wheel"] if wheel["part"] == "compiler")
-    with zipfile.ZipFile(fetch_wheel(entry, folder)) as archive:
-        archive.extractall(folder / "compiler")
+    unpack_wheel(TABLE, "compiler", DEFAULT_FOLDER, folder / "compiler")
     headers = fetch_debs(TABLE, DEFAULT_FOLDER) / "arm64" / HEADERS
     compile_c(folder / "compiler", X86_64, SOURCE, folder / "runner", [f"-I{headers}"])
     capi = Path(str(distribution("onnxruntime").locate_file("onnxruntime/capi")))

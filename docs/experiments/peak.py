@@ -7,7 +7,6 @@ changes its speed changes both; the fraction is of the same round. Then onnxrunt
 files says where the time goes. Operations: two for each product in linear maps and attention.
 """
 
-import json
 import sys
 import tempfile
 from collections import defaultdict
@@ -19,6 +18,7 @@ import numpy as np
 
 from stillroom.benchmarks.limits import SHAPES, best_seconds, product
 from stillroom.benchmarks.machine import describe_machine
+from stillroom.benchmarks.profile import kernel_events
 from stillroom.export.golden import GOLDEN_TEXTS
 from stillroom.export.onnx_graph import FILE
 from stillroom.export.options import ExportOptions
@@ -76,30 +76,16 @@ def operations(*, shorten: bool) -> float:
     return 11 * whole + (last if shorten else whole)
 
 
-def profile(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> list[dict[str, Any]]:
+def profile(path: Path, inputs: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """onnxruntime's time for each operator of a file, the largest first: milliseconds a call and how many."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     calls = 30
-    for _ in range(calls):
-        session.run(None, inputs)
     total: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in json.loads(Path(session.end_profiling()).read_text("utf-8")):
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            shapes = event["args"].get("input_type_shape", [])
-            matrices = [next(iter(shape.values())) for shape in shapes]
-            matrices = (
-                [shape for shape in matrices if len(shape) >= 2]
-                if event["args"]["op_name"] in PRODUCTS
-                else []
-            )
-            key = " x ".join("x".join(map(str, shape)) for shape in matrices[:2])
-            total[(event["args"]["op_name"], key)].append(event["dur"] / 1e3)
+    for event in kernel_events(path, [*inputs.values()], 1, calls):
+        arguments = event["args"]
+        shapes = arguments.get("input_type_shape", []) if arguments["op_name"] in PRODUCTS else []
+        matrices = [shape for given in shapes if len(shape := next(iter(given.values()))) >= 2]
+        key = " x ".join("x".join(map(str, shape)) for shape in matrices[:2])
+        total[(arguments["op_name"], key)].append(event["dur"] / 1e3)
     rows = [
         {"operator": name, "shapes": key, "ms": sum(times) / calls, "count": len(times) // calls}
         for (name, key), times in total.items()
@@ -150,9 +136,7 @@ def main() -> None:
             }
             for name in calls
         ]
-        profiles = {
-            name: profile(folder / name / FILE, inputs, folder) for name in calls if name.startswith("onnx")
-        }
+        profiles = {name: profile(folder / name / FILE, inputs) for name in calls if name.startswith("onnx")}
     facts = {
         "machine": describe_machine(1),
         "peak_operations_per_s": peaks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from stillroom.errors import CheckFailed, UsageError
@@ -64,8 +65,6 @@ def _host(options: argparse.Namespace, serial: str) -> tuple[str, dict[str, Any]
 
 def _estimates(document: dict[str, Any], options: argparse.Namespace) -> str:
     """A range for each class of phone, and how far it is off a measurement that --import brings."""
-    from pathlib import Path
-
     from stillroom.benchmarks.phone.device_profiles import (
         cost_of,
         estimate_table,

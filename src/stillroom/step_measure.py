@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from stillroom.apart import apart
 from stillroom.recipe import Recipe, recipe_to_dict
 from stillroom.splits import load_splits
 from stillroom.step_data import encode
@@ -34,14 +33,13 @@ def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]
     """
 
     def work() -> dict[str, Any]:
-        from stillroom.benchmarks.limits import limits_of
+        from stillroom.benchmarks.limits import limits_beside
         from stillroom.benchmarks.machine import describe_machine, usable_cores
         from stillroom.benchmarks.measure import Subject, measure
         from stillroom.benchmarks.noise import AGAIN, noise_facts, with_again
         from stillroom.benchmarks.sweep import sweep
         from stillroom.benchmarks.tokenization import time_tokenizer
-        from stillroom.benchmarks.workload import Workload, inputs_at
-        from stillroom.export.targets import TARGETS
+        from stillroom.benchmarks.workload import Workload
         from stillroom.student import load_student
 
         student = run.folder / "student"
@@ -74,23 +72,13 @@ def measure_step(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, Any]
         measured = measure(with_again(subjects), workload)
         noise = noise_facts(measured, subjects[-1].name)
         texts = [(row.text, row.pair) for row in load_splits(run.folder / "data").validation]
-        batched = [subject for subject in files if TARGETS[subject.target].batch]
-        profiled = [
-            (subject.name, str(run.folder / "artifacts" / subject.name / TARGETS[subject.target].file))
-            for subject in files
-            if TARGETS[subject.target].runtime == "onnxruntime"
-        ]
-        inputs = [*inputs_at(workload, max(lengths), task.inputs).values()]
-        limits = None
-        if plan.sweeps:
-            (limits,) = apart(limits_of, [(profiled, inputs, plan.threads)])
         return {
             "rows": {name: asdict(found) for name, found in measured.items() if name != AGAIN},
             "workload": workload.to_dict(),
             "noise": noise,
             "tokenization_samples_ms": time_tokenizer(student, task.max_length, texts),
-            "sweeps": sweep(files, batched, ids, usable_cores()) if plan.sweeps else [],
-            "limits": limits,
+            "sweeps": sweep(files, ids, usable_cores()) if plan.sweeps else [],
+            "limits": limits_beside(subjects, workload) if plan.sweeps else None,
             "machine": describe_machine(plan.threads),
         }
 

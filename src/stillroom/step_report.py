@@ -180,18 +180,20 @@ def _emulated(run: Run) -> list[dict[str, Any]] | None:
 
 def _estimates(measured: dict[str, Any]) -> list[dict[str, Any]]:
     """Ranges for classes of phones, of the files whose arithmetic and traffic are known."""
-    from stillroom.benchmarks.phone.device_profiles import cost_of, estimate_latency_ms, read_profiles
+    from stillroom.benchmarks.phone.device_profiles import cost_of, estimates, read_profiles
 
     profiles = (measured["limits"] or {"profiles": {}})["profiles"]
-    found = []
-    for phone in read_profiles().values():
-        for name, profile in profiles.items():
-            threads = min(measured["workload"]["threads"], next(iter(phone.clusters.values())).cores)
-            one = estimate_latency_ms(phone, cost_of(profile), threads=threads)
-            cores = f"{one.threads}x {one.cluster}"
-            found.append({"name": name, "phone": phone.title, "cores": cores, "low_ms": one.low_ms,
-                          "high_ms": one.high_ms, "bound": one.bound})  # fmt: skip
-    return found
+    costs = {name: cost_of(profile) for name, profile in profiles.items()}
+    threads = measured["workload"]["threads"]
+    return [
+        {
+            "name": row["artifact"],
+            "phone": row["title"],
+            "cores": f"{row['threads']}x {row['cluster']}",
+            **{key: row[key] for key in ("low_ms", "high_ms", "bound")},
+        }
+        for row in estimates(read_profiles().values(), costs, {}, threads=threads)
+    ]
 
 
 def _notes(run: Run, models: dict[str, dict[str, Any]], *, baselines: bool) -> list[str]:

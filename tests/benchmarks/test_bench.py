@@ -184,8 +184,11 @@ def test_a_sweep_has_a_point_for_everything_that_was_asked(
         }
 
     monkeypatch.setattr("stillroom.benchmarks.sweep.measure", measure)
-    subjects = [Subject(name, "onnx", str(files[0]), ()) for name in "ab"]
-    points = sweep(subjects, subjects[:1], tuple(range(1, 41)), 2)
+    takes_one_row = Subject("b", "executorch", str(files[0]), ())
+    fixed = Subject("c", "onnx", str(files[0]), (), (40,))
+    subjects = [Subject("a", "onnx", str(files[0]), ()), takes_one_row, fixed]
+    points = sweep(subjects, tuple(range(1, 41)), 2)
+    assert {point["name"] for point in points} == {"a", "b"}
     keys = ("threads", "length", "batch_size")
     ways = [tuple(point[key] for key in keys) for point in points if point["name"] == "a"]
     assert ways == [(t, n, 1) for t in (1, 2) for n in (16, 32, 40)] + [(2, 40, 4), (2, 40, 16)]

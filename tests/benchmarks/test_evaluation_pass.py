@@ -219,7 +219,8 @@ def test_the_step_feeds_the_validation_split_and_keeps_no_ids(
     task = TaskSpec(("no", "yes"), 64, ("input_ids", "attention_mask"))
     monkeypatch.setattr(step_measure, "encode", encode)
     monkeypatch.setattr(step_measure, "load_splits", lambda folder: splits_of_texts)
-    monkeypatch.setattr(step_measure, "apart", lambda work, calls: [{"peaks": {}, "profiles": {}}])
+    nothing = {"peaks": {}, "profiles": {}}
+    monkeypatch.setattr("stillroom.benchmarks.limits.limits_beside", lambda *given: nothing)
     monkeypatch.setattr("stillroom.benchmarks.tokenization.time_tokenizer", lambda *given: (0.1,) * 3)
     monkeypatch.setattr("stillroom.benchmarks.sweep.sweep", lambda *given: [])
     monkeypatch.setattr("stillroom.benchmarks.measure.measure", measured)

@@ -65,11 +65,12 @@ class Phone:
 
 
 @contextlib.contextmanager
-def running_phone(tools: Path, work: Path, data_kb: int = 2**20, cpu: str = "cortex-a76") -> Iterator[Phone]:
+def running_phone(
+    tools: Path, qemu: Path, work: Path, data_kb: int = 2**20, cpu: str = "cortex-a76"
+) -> Iterator[Phone]:
     """Start a device with so much space below /data; all of it ends with the block."""
     root, log = work / "root", work / "adbd.log"
     make_root(tools / "adbd", root)
-    qemu = tools / "qemu/usr/bin/qemu-aarch64"
     namespaces = [
         "unshare",
         "--user",

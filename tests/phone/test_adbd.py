@@ -20,7 +20,9 @@ from stillroom.artifact import Artifact
 from stillroom.benchmarks.phone.adb import AdbPlan, bench_adb
 from stillroom.benchmarks.phone.adb_client import call, find_adb
 from stillroom.benchmarks.phone.adb_runner import Runner
-from stillroom.benchmarks.phone.device_files import build_runner, fetch_debs, load_runner
+from stillroom.benchmarks.phone.device_files import build_runner, load_runner
+from stillroom.benchmarks.phone.emulator_files import build_emulator
+from stillroom.benchmarks.phone.fetch import fetch_debs
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.export.targets import export
 
@@ -39,9 +41,14 @@ def tools() -> Path:
     return fetch_debs(Path(__file__).with_name("adb_tools.toml"), FOLDER)
 
 
+@pytest.fixture(scope="session")
+def qemu() -> Path:
+    return build_emulator(FOLDER).qemu
+
+
 @pytest.fixture
-def phone(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
-    with adbd_device.running_phone(tools, tmp_path / "device") as found:
+def phone(tools: Path, qemu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+    with adbd_device.running_phone(tools, qemu, tmp_path / "device") as found:
         connect(found, monkeypatch)
         yield found
 
@@ -154,9 +161,10 @@ def test_a_device_unplugged_midway_is_a_clear_error_that_names_what_is_left(
 
 
 def test_a_full_device_is_refused_with_both_numbers(
-    tools: Path, tmp_path: Path, files: dict[str, Artifact], runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with adbd_device.running_phone(tools, tmp_path / "device", data_kb=4096) as phone:
+    tools: Path, qemu: Path, tmp_path: Path, files: dict[str, Artifact], runner: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with adbd_device.running_phone(tools, qemu, tmp_path / "device", data_kb=4096) as phone:
         connect(phone, monkeypatch)
         with pytest.raises(UsageError, match=r"has 4 MB free below /data/local/tmp, \d+ MB are needed"):
             bench_adb([files["fp32"].folder], [SERIAL], PLAN, runner)

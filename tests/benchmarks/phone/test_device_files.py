@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from stillroom.benchmarks.phone import device_files
-from stillroom.benchmarks.phone.device_files import LIBRARIES, fetch_debs, load_runner, read_table
+from stillroom.benchmarks.phone.device_files import LIBRARIES, load_runner
+from stillroom.benchmarks.phone.fetch import fetch_debs, fetch_wheel, read_table
 from stillroom.errors import UsageError
 from stillroom.files import write_json
 
@@ -124,3 +125,15 @@ def test_a_runner_that_is_not_there_or_was_changed_says_how_to_make_it(tmp_path:
     with pytest.raises(UsageError, match="is not of this version"):
         load_runner(tmp_path)
     assert json.loads((device / "files.json").read_text())["files"]["libc.so.6"]
+
+
+def test_a_wheel_that_is_there_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "archives").mkdir()
+    known = tmp_path / "archives" / "some-1.0-py3-none-any.whl"
+    known.write_bytes(b"a wheel")
+    entry = {"requirement": "some==1.0", "platform": "any", "sha256": hashlib.sha256(b"a wheel").hexdigest()}
+    monkeypatch.setattr("stillroom.benchmarks.phone.fetch.subprocess.run", lambda *given, **more: 1 / 0)
+    assert fetch_wheel(entry, tmp_path) == known
+    known.write_bytes(b"changed")  # then pip is asked
+    with pytest.raises(ZeroDivisionError):
+        fetch_wheel(entry, tmp_path)
