@@ -135,11 +135,12 @@ def emulated_rows(rows: list[dict[str, Any]]) -> Table:
 
 def estimate_rows(rows: list[dict[str, Any]]) -> Table:
     """Ranges for classes of phones; every one of them says that it is an estimate."""
-    header = ("name", "class of phones", "cores", "latency, ms", "waits for")
+    header = ("name", "class of phones", "cores", "latency, ms", "by", "waits for")
     return Table(header, tuple(
         (
             row["name"], row["phone"], row["cores"],
-            f"{row['low_ms']:.3g}–{row['high_ms']:.3g} (estimate)", row["bound"],
+            f"{row['low_ms']:.3g}–{row['high_ms']:.3g} (estimate)",
+            "roofline and instructions" if row["instructions"] else "roofline", row["bound"],
         )
         for row in rows
     ), 3)  # fmt: skip

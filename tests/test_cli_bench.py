@@ -72,6 +72,28 @@ def test_an_estimate_says_that_it_is_one(artifact: Path, capsys: pytest.CaptureF
     assert "no phone was measured" in text and text.count("(estimate)") >= 3 and "no phone" in text
 
 
+def test_an_estimate_takes_instructions_counted_at_its_length(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["--rounds", "1", "--samples", "2", "--length", "16", "--threads", "1", "--estimate"]
+    counts = tmp_path / "bench.json"
+    row = {"sha256": read_json(artifact / "artifact.json")["sha256"], "core": "a53", "instructions": 10**12}
+    document = {"rows": [row], "cores": {"a53": "cortex-a53"}, "counted_tokens": 16}
+    write_json(counts, document)
+    command = ["bench", str(artifact), *quick, "--instructions", str(counts)]
+    assert main(command) == 0
+    old, *_ = [line for line in capsys.readouterr().out.splitlines() if line.startswith(PHONE.title)]
+    (cluster, *_) = PHONE.clusters.values()
+    per_ms = PHONE.cores[cluster.core].issue_width * cluster.clock_ghz * 1e6
+    assert f"–{10**12 / per_ms / 0.25:,.3g}" in old  # the slow end of the range
+    write_json(counts, {**document, "counted_tokens": 64})
+    assert main(command) == 2
+    assert "no count at 16 tokens" in capsys.readouterr().err
+    write_json(counts, {"rows": 3, "counted_tokens": 16})
+    assert main(command) == 2
+    assert "is not the bench.json of stillroom bench ... --target arm64" in capsys.readouterr().err
+
+
 def test_what_the_app_wrote_is_shown_and_checked(
     artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

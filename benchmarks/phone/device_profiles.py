@@ -6,13 +6,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stillroom.benchmarks.statistics import percentiles
 from stillroom.benchmarks.tables import NOT_MEASURED, Table
 from stillroom.errors import UsageError, did_you_mean
+from stillroom.files import read_json
 from stillroom.toml_tables import Key, Limit, Place, as_plain, build, check_limits, read_toml
 
 DEVICES_FILE = Path(__file__).with_name("devices.toml")
@@ -284,23 +285,49 @@ def errors_against(
     ]
 
 
+def read_counts(path: Path, profiles: Iterable[Profile], tokens: int) -> dict[tuple[str, str], int]:
+    """(sha256 of a file, int8 instructions of a core) -> instructions of one inference of so many tokens.
+
+    path: what stillroom bench --target arm64 --out wrote; nothing is found where it counted another length.
+    A runtime picks its kernels by a core's int8 instructions, so a count holds for every core with the same.
+    Raises UsageError when the file is not that.
+    """
+    kinds = {core.qemu: core.int8_instructions for profile in profiles for core in profile.cores.values()}
+    document = read_json(path)
+    counts: dict[tuple[str, str], int] = {}
+    try:
+        for row in document["rows"] if document["counted_tokens"] == tokens else ():
+            if row["instructions"] is not None:
+                key = (str(row["sha256"]), kinds[document["cores"][row["core"]]])
+                counts[key] = int(row["instructions"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        made_by = "stillroom bench ... --target arm64 --out FOLDER"
+        raise UsageError(f"{path} is not the bench.json of {made_by}: {error!r}") from error
+    return counts
+
+
 def estimates(
     profiles: Iterable[Profile],
     costs: Mapping[str, Cost],
     sha256s: Mapping[str, str],
     measured: Sequence[Measured] = (),
     threads: int = 1,
+    counted: Mapping[tuple[str, str], int] | None = None,
 ) -> list[dict[str, Any]]:
     """Every artifact on every class of phone, as JSON. costs, sha256s: artifact name -> its own.
 
-    sha256s: needed where something was measured. threads: at most; a cluster with fewer cores gets fewer.
+    threads: at most; a cluster with fewer cores gets fewer. counted: from read_counts().
     """
     rows = []
     for profile in profiles:
-        cores = next(iter(profile.clusters.values())).cores
+        first = next(iter(profile.clusters.values()))
+        kind = profile.cores[first.core].int8_instructions
         for name, cost in costs.items():
-            found = estimate_latency_ms(profile, cost, threads=min(threads, cores))
-            errors = errors_against(found, profile, sha256s[name], measured) if measured else []
+            instructions = (counted or {}).get((sha256s[name], kind), cost.instructions)
+            found = estimate_latency_ms(
+                profile, replace(cost, instructions=instructions), threads=min(threads, first.cores)
+            )
+            errors = errors_against(found, profile, sha256s[name], measured)
             rows.append({"artifact": name, "title": profile.title, **asdict(found), "measured": errors})
     return rows
 

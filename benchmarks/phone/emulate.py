@@ -24,7 +24,7 @@ from stillroom.progress import progress_bar
 
 CORES = {"a53": "cortex-a53", "a76": "cortex-a76", "a710": "cortex-a710"}
 COUNTED_CORES = ("a53", "a76")  # the emulator that counts knows no newer one
-COUNTED_LENGTH = 64
+COUNTED_LENGTH = 128
 TIMEOUT_S = 300
 CHILD = Path(__file__).with_name("executorch_child.py")
 # Private writable memory of the whole process, the emulator's own included, which needs some 100 MB.
@@ -35,12 +35,13 @@ DATA_LIMIT_BYTES = {"onnx": 1024 * 2**20, "ort": 1024 * 2**20, "executorch": 204
 class Emulated:
     """One file on one core. status: "ok", "differs", "failed" or "not run"; reason says why it is not ok.
 
-    flips: of the texts. instructions: of one inference of COUNTED_LENGTH tokens on one thread, by
+    flips: of the texts. instructions: of one inference of the counted length on one thread, by
     counted_version of the runtime; None where it was not counted, for the reason not_counted if it was tried;
     instructions_apart: two counts differ by so many. peak_rss_bytes: the emulator's own memory included.
     """
 
     name: str
+    sha256: str
     target: str
     scheme: str
     core: str
@@ -64,18 +65,19 @@ def emulate(
     cores: Sequence[str] = tuple(CORES),
     *,
     count: bool = True,
+    length: int = COUNTED_LENGTH,
     timeout_s: float = TIMEOUT_S,
 ) -> tuple[str, dict[str, Any]]:
     """Run every file's golden vectors on every core: a table for people, and the same as JSON.
 
-    count: also count instructions, where the emulator can. A file that crashes or does not end within
-    timeout_s has a row that says so. Raises UsageError for an unknown core.
+    count: also count instructions of length tokens, where the emulator can. A file that crashes or does not
+    end within timeout_s has a row that says so. Raises UsageError for an unknown core.
     """
     unknown = [core for core in cores if core not in CORES]
     if unknown:
         raise UsageError(f"no core {unknown[0]!r}: there are {', '.join(CORES)}")
     targets = (*ONNXRUNTIME, "executorch")
-    jobs, skipped = prepare_jobs(folders, [COUNTED_LENGTH], "emulation", targets)
+    jobs, skipped = prepare_jobs(folders, [length], "emulation", targets)
     work = [(job, core) for job in jobs for core in cores]
     with progress_bar(len(work), "emulating", "core") as bar, ThreadPoolExecutor(usable_cores()) as pool:
 
@@ -89,7 +91,8 @@ def emulate(
         "emulated": True,
         "rows": [asdict(row) for row in rows],
         "skipped": skipped,
-        "counted_tokens": COUNTED_LENGTH,
+        "cores": {core: CORES[core] for core in cores},
+        "counted_tokens": length,
         "machine": describe_machine(1),
     }
     lines = [plain(emulated_table(rows)), NOTE]
@@ -106,7 +109,7 @@ NOTE = (
 
 
 def _emulated(job: Job, core: str, emulator: Emulator, timeout_s: float, *, count: bool) -> Emulated:
-    row = Emulated(job.name, job.artifact.target, job.artifact.scheme, core, "ok")
+    row = Emulated(job.name, job.artifact.sha256, job.artifact.target, job.artifact.scheme, core, "ok")
     if job.reason:
         return replace(row, status="not run", reason=job.reason)
     request = Request(texts_of(job.goldens), job.artifact.task.inputs, 0, 1, 1)

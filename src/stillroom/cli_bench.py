@@ -70,6 +70,7 @@ def _estimates(document: dict[str, Any], options: argparse.Namespace) -> str:
         estimate_table,
         estimates,
         measured_of,
+        read_counts,
         read_profiles,
     )
     from stillroom.benchmarks.tables import plain
@@ -78,16 +79,25 @@ def _estimates(document: dict[str, Any], options: argparse.Namespace) -> str:
     costs = {name: cost_of(profile) for name, profile in document["limits"]["profiles"].items()}
     sha256s = {name: artifact_at(Path(name)).sha256 for name in costs}
     measured = measured_of(_imported(options)[1]["app_results"]) if options.imported else []
-    rows = estimates(read_profiles().values(), costs, sha256s, measured, options.threads)
     tokens = max(document["workload"]["lengths"])
+    profiles = read_profiles().values()
+    counted = read_counts(options.instructions, profiles, tokens) if options.instructions else {}
+    if options.instructions and not counted:
+        raise UsageError(
+            f"--instructions {options.instructions}: no count at {tokens} tokens, make one by "
+            f"stillroom bench {' '.join(costs)} --target arm64 --length {tokens} --out FOLDER"
+        )
+    rows = estimates(profiles, costs, sha256s, measured, options.threads, counted)
     return f"estimates at {tokens} tokens, no phone was measured:\n\n{plain(estimate_table(rows))}"
 
 
 def _arm64(options: argparse.Namespace, serial: str) -> tuple[str, dict[str, Any], list[str]]:
-    from stillroom.benchmarks.phone.emulate import emulate
+    from stillroom.benchmarks.phone.emulate import COUNTED_LENGTH, emulate
     from stillroom.benchmarks.phone.emulator_files import load_emulator
 
-    text, document = emulate(options.folders, load_emulator(options.tools), timeout_s=options.timeout)
+    emulator = load_emulator(options.tools)
+    length = max(options.length or [COUNTED_LENGTH])
+    text, document = emulate(options.folders, emulator, length=length, timeout_s=options.timeout)
     bad = [row for row in document["rows"] if row["status"] in ("failed", "differs")]
     return text, document, [f"{row['name']} on {row['core']}: {row['reason']}" for row in bad]
 

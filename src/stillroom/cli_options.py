@@ -186,6 +186,10 @@ def bench_options(verb: argparse.ArgumentParser) -> None:
     option("--sweep", action="store_true", help="also other threads, lengths and batches")
     option("--limits", action="store_true", help="also this machine's peaks, and where the time goes")
     option("--estimate", action="store_true", help="also a range for classes of phones: an estimate")
+    option(
+        "--instructions", type=Path, metavar="FILE",
+        help="for --estimate: the bench.json that --target arm64 --out FOLDER wrote of these files",
+    )  # fmt: skip
     option("--cores", default="big", help="adb: big, little or any (default: %(default)s)")
     option(
         "--tools", type=Path, default=Path("build/phone"),

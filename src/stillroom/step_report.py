@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import stillroom
+from stillroom.artifact import load_artifact
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.files import read_json, sha256_json, staged_folder
 from stillroom.numerics import compare_logits
@@ -138,7 +139,7 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
         **{key: measured[key] for key in ("noise", "tokenization_samples_ms", "sweeps", "limits")},
         "sensitivity": _sensitivity(run),
         "emulated": _emulated(run),
-        "estimates": _estimates(measured),
+        "estimates": _estimates(run, measured),
         "parity": {
             row["name"]: [
                 {
@@ -178,21 +179,26 @@ def _emulated(run: Run) -> list[dict[str, Any]] | None:
     ]
 
 
-def _estimates(measured: dict[str, Any]) -> list[dict[str, Any]]:
+def _estimates(run: Run, measured: dict[str, Any]) -> list[dict[str, Any]]:
     """Ranges for classes of phones, of the files whose arithmetic and traffic are known."""
-    from stillroom.benchmarks.phone.device_profiles import cost_of, estimates, read_profiles
+    from stillroom.benchmarks.phone.device_profiles import cost_of, estimates, read_counts, read_profiles
 
-    profiles = (measured["limits"] or {"profiles": {}})["profiles"]
-    costs = {name: cost_of(profile) for name, profile in profiles.items()}
-    threads = measured["workload"]["threads"]
+    of_files = (measured["limits"] or {"profiles": {}})["profiles"]
+    costs = {name: cost_of(profile) for name, profile in of_files.items()}
+    sha256s = {name: load_artifact(run.folder / "artifacts" / name).sha256 for name in costs}
+    threads, tokens = measured["workload"]["threads"], max(measured["workload"]["lengths"])
+    profiles = read_profiles().values()
+    emulated = run.folder / EMULATED_FILE
+    counted = read_counts(emulated, profiles, tokens) if emulated.is_file() else {}
     return [
         {
             "name": row["artifact"],
             "phone": row["title"],
             "cores": f"{row['threads']}x {row['cluster']}",
+            "instructions": row["instructions_low_ms"] is not None,
             **{key: row[key] for key in ("low_ms", "high_ms", "bound")},
         }
-        for row in estimates(read_profiles().values(), costs, {}, threads=threads)
+        for row in estimates(profiles, costs, sha256s, threads=threads, counted=counted)
     ]
 
 

@@ -269,6 +269,7 @@ def sample_results() -> dict[str, Any]:
                 "name": "onnx-int8-dynamic",
                 "phone": "2016 budget",
                 "cores": "2x big",
+                "instructions": False,
                 "low_ms": 27.5,
                 "high_ms": 110.0,
                 "bound": "compute",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.artifact import Artifact
+from stillroom.benchmarks.phone.device_profiles import read_counts, read_profiles
 from stillroom.benchmarks.phone.emulate import CORES, emulate
 from stillroom.benchmarks.phone.emulator_files import Emulator, build_emulator
 from stillroom.cli import main
@@ -56,7 +57,7 @@ def files(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 def test_every_file_answers_on_every_core_as_it_does_here(emulator: Emulator, files: list[Artifact]) -> None:
-    text, document = emulate([artifact.folder for artifact in files], emulator)
+    text, document = emulate([artifact.folder for artifact in files], emulator, length=64)
     rows = document["rows"]
     assert [row["status"] for row in rows] == ["ok"] * len(files) * len(CORES), text
     assert {row["core"] for row in rows} == set(CORES) and document["emulated"] is True
@@ -81,10 +82,10 @@ def test_a_file_that_hangs_is_a_row_and_too_little_memory_too(
     emulator: Emulator, files: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = [files[0].folder]
-    _, document = emulate(folders, emulator, ["a76"], count=False, timeout_s=0.05)
+    _, document = emulate(folders, emulator, ["a76"], count=False, length=64, timeout_s=0.05)
     assert "did not finish within 0.05 s" in document["rows"][0]["reason"]
     monkeypatch.setitem(emulate.__globals__["DATA_LIMIT_BYTES"], "onnx", 8 * 2**20)
-    _, document = emulate(folders, emulator, ["a76"], count=False)
+    _, document = emulate(folders, emulator, ["a76"], count=False, length=64)
     assert document["rows"][0]["status"] == "failed" and "exit code" in document["rows"][0]["reason"]
 
 
@@ -92,5 +93,10 @@ def test_the_command_line_says_the_same(
     emulator: Emulator, files: Sequence[Artifact], tmp_path: Path
 ) -> None:
     arguments = ["bench", str(files[1].folder), "--target", "arm64", "--tools", str(FOLDER)]
+    arguments += ["--length", "48"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     assert [row["status"] for row in read_json(tmp_path / "bench.json")["rows"]] == ["ok"] * len(CORES)
+    profiles = read_profiles().values()
+    counts = read_counts(tmp_path / "bench.json", profiles, 48)  # what estimates take
+    assert set(counts) == {(files[1].sha256, "smlal"), (files[1].sha256, "sdot")}
+    assert read_counts(tmp_path / "bench.json", profiles, 64) == {}
