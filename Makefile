@@ -7,12 +7,12 @@ OPTIMUM := build/peers/optimum
 OPENVINO := build/peers/openvino
 LITERT := build/peers/litert
 
-.PHONY: demo test lint types unit test-phone test-browser seeds throughput peers clean
+.PHONY: demo test lint types unit test-phone test-browser test-android seeds throughput peers clean
 
 demo: $(INSTALLED)  ## the main job on the embedded default; prints where the report and the bundle are
 	$(PY) -m stillroom run demo --out runs/demo
 
-test: $(INSTALLED) lint types unit test-phone test-browser  ## every check
+test: $(INSTALLED) lint types unit test-phone test-browser test-android  ## every check
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
@@ -26,7 +26,8 @@ types: $(INSTALLED)
 	$(PY) -m mypy build/typing/stillroom docs/experiments
 
 unit: $(INSTALLED) $(OPTIMUM)/installed
-	$(PY) -m pytest -n auto --dist loadfile --ignore tests/phone --ignore tests/browser
+	$(PY) -m pytest -n auto --dist loadfile --ignore tests/phone --ignore tests/browser \
+		--ignore tests/android
 
 test-phone: $(INSTALLED)  ## on emulated arm64 cores and a real adbd; fetches pinned tools into build/phone once
 	$(PY) -m stillroom.benchmarks.phone --fetch
@@ -34,6 +35,10 @@ test-phone: $(INSTALLED)  ## on emulated arm64 cores and a real adbd; fetches pi
 
 test-browser: $(INSTALLED)  ## the report in headless Chromium; fetches it into build/browser once
 	$(PY) -m pytest tests/browser
+
+test-android: $(INSTALLED)  ## the Android app without a phone; fetches pinned tools into build/android once
+	$(PY) -m stillroom.export.android.toolchain
+	$(PY) -m pytest tests/android
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stillroom needs Python 3.11 or newer, this is %s: make PYTHON=python3.11" % sys.version.split()[0])'

@@ -121,16 +121,33 @@ def operator_table(profile: dict[str, Any]) -> Table:
 def emulated_rows(rows: list[dict[str, Any]]) -> Table:
     """Files on emulated cores: parity and instructions, no times."""
     header = ("name", "emulated core", "status", "runtime", "texts", "largest logit difference", "flips",
-              "M instructions")  # fmt: skip
+              "tokens", "M instructions")  # fmt: skip
     return Table(header, tuple(
         (
             row["name"], row["core"], row["status"], row["runtime"], str(row["texts"]),
             NOT_MEASURED if row["max_abs_error"] is None else f"{row['max_abs_error']:.2g}",
             NOT_MEASURED if row["flips"] is None else str(row["flips"]),
-            number(row["instructions"], 2, 1e-6),
+            str(row["tokens"]), number(row["instructions"], 2, 1e-6),
         )
         for row in rows
     ), 4)  # fmt: skip
+
+
+def app_words(app: dict[str, Any]) -> str:
+    """What was built, and that it was not run."""
+    return (
+        f"The sample app for {app['abi']} with {app['artifact']} and {app['runtime']}: built and signed, not "
+        "installed or run on a phone."
+    )
+
+
+def app_table(app: dict[str, Any]) -> Table:
+    """The Android app's size by part, the largest first."""
+    parts = sorted(app["parts_bytes"].items(), key=lambda item: -item[1])
+    total_bytes = sum(app["parts_bytes"].values())
+    return Table(("part of the APK", "size, MB"), tuple(
+        (part, f"{size_bytes / 1e6:.3f}") for part, size_bytes in [*parts, ("total", total_bytes)]
+    ), 1)  # fmt: skip
 
 
 def estimate_rows(rows: list[dict[str, Any]]) -> Table:

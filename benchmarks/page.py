@@ -9,6 +9,8 @@ from typing import Any
 
 from stillroom.benchmarks.compare import PASS_TITLE, size_section
 from stillroom.benchmarks.detail_tables import (
+    app_table,
+    app_words,
     emulated_rows,
     estimate_rows,
     label_table,
@@ -46,8 +48,8 @@ QUALITY_WORDS = (
 )
 EMULATED_WORDS = (
     "Emulated: the arm64 builds of the runtimes on an emulator's model of each core. Differences are from "
-    "this machine's answers to the golden texts; instructions are of one inference of 64 tokens. There is no "
-    "time here, and no phone was measured."
+    "this machine's answers to the golden texts; instructions are of one inference of as many tokens. There "
+    "is no time here, and no phone was measured."
 )
 ESTIMATE_WORDS = (
     "Estimate: no phone was measured. A range from arithmetic and memory traffic (docs/devices.md), at the "
@@ -255,6 +257,8 @@ def _details(results: dict[str, Any]) -> str:
             (f"Where the time of {name} goes", "By onnxruntime's profiler.", operator_table(profile))
             for name, profile in results["limits"]["profiles"].items()
         ]
+    if results["app"]:
+        parts.append(("Size of the Android app", app_words(results["app"]), app_table(results["app"])))
     marked = {
         "emulated": ("Emulated: on arm64 cores", EMULATED_WORDS, emulated_rows(results["emulated"] or [])),
         "estimate": ("Estimate: on phones", ESTIMATE_WORDS, estimate_rows(results["estimates"])),

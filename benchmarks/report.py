@@ -7,7 +7,14 @@ from typing import Any
 
 from stillroom.benchmarks.card import render_card
 from stillroom.benchmarks.compare import PASS_TITLE, size_section
-from stillroom.benchmarks.detail_tables import emulated_rows, estimate_rows, noise_line, quality_table
+from stillroom.benchmarks.detail_tables import (
+    app_table,
+    app_words,
+    emulated_rows,
+    estimate_rows,
+    noise_line,
+    quality_table,
+)
 from stillroom.benchmarks.headline import best_row, headline
 from stillroom.benchmarks.page import NO_PHONE, render_page
 from stillroom.benchmarks.plots import scatter_svg, sensitivity_svg, spread_svg
@@ -72,6 +79,7 @@ def render_markdown(results: dict[str, Any]) -> str:
         markdown(parity_table(results)),
         "## As good as the teacher and the student?",
         markdown(quality_table(results)),
+        *_app(results),
         *_not_measured(results),
         "## Data",
         bullets(f"{name}: {text}" for name, text in data_facts(results)),
@@ -87,6 +95,13 @@ def render_markdown(results: dict[str, Any]) -> str:
         "are in results.json.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _app(results: dict[str, Any]) -> list[str]:
+    """The Android app's size, where it was built."""
+    if not results["app"]:
+        return []
+    return ["## Android app", escape_markdown(app_words(results["app"])), markdown(app_table(results["app"]))]
 
 
 def _not_measured(results: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from stillroom.artifact import Artifact, check_file, load_artifact
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.export.golden import golden_tolerance, golden_vectors, predict_one
 from stillroom.export.targets import TARGETS, Predict, open_artifact
+from stillroom.export.wordpiece import vocabulary_lines, wordpiece_tokenizer
 from stillroom.extras import version_of
 from stillroom.files import (
     combined_sha256,
@@ -113,12 +114,11 @@ def write_bundle(name: str, artifact_folder: Path, model_folder: Path, out: Path
         copy = shutil.copytree if artifact.path.is_dir() else shutil.copyfile
         copy(artifact.path, partial / artifact.file)
         shutil.copyfile(model_folder / "tokenizer.json", partial / "tokenizer.json")
-        (partial / "labels.txt").write_text(_label_lines(task.labels), encoding="utf-8")
-        kind = str(json.loads(tokenizer.to_str())["model"]["type"])
+        (partial / "labels.txt").write_text(joined_lines(task.labels), encoding="utf-8")
+        document = json.loads(tokenizer.to_str())
+        kind = str(document["model"]["type"])
         if kind == "WordPiece":  # the plain list that phone tokenizers read
-            words = {token_id: word for word, token_id in tokenizer.get_vocab().items()}
-            lines = [words.get(token_id, f"[no token {token_id}]") for token_id in range(max(words) + 1)]
-            (partial / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            (partial / "vocab.txt").write_text(joined_lines(vocabulary_lines(document)), encoding="utf-8")
         goldens = golden_vectors(tokenizer, predict, task)
         write_json(partial / "golden.json", goldens)
         manifest = {
@@ -207,7 +207,7 @@ def check_bundle(folder: Path) -> dict[str, Any]:
         _check_artifact(folder, entry, _parts_of(entry["file"], listed))
     for name, entry in listed.items():
         check_file(safe_join(folder, name), entry["size_bytes"], entry["sha256"])
-    if (folder / "labels.txt").read_text(encoding="utf-8") != _label_lines(manifest["task"]["labels"]):
+    if (folder / "labels.txt").read_text(encoding="utf-8") != joined_lines(manifest["task"]["labels"]):
         raise UsageError(f"{folder}: labels.txt and manifest.json name different labels")
     return manifest
 
@@ -256,8 +256,21 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])]
 
 
-def _label_lines(labels: Sequence[str]) -> str:
-    return "".join(f"{label}\n" for label in labels)
+def joined_lines(lines: Sequence[str]) -> str:
+    """The content of labels.txt or vocab.txt."""
+    return "".join(f"{line}\n" for line in lines)
+
+
+def bundle_tokenizer(folder: Path, manifest: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a checked bundle: tokenizer.json, or in the app's form vocab.txt and its settings.
+
+    Raises UsageError when it is none.
+    """
+    max_length = manifest["task"]["max_length"]
+    if manifest["tokenizer"]["file"] == "tokenizer.json":
+        return load_tokenizer(folder, max_length)
+    text = (folder / manifest["tokenizer"]["file"]).read_text(encoding="utf-8")
+    return wordpiece_tokenizer(manifest["tokenizer"]["wordpiece"], text.split("\n")[:-1], max_length)
 
 
 def load_bundle(folder: str | Path, threads: int = DEFAULT_THREADS) -> Bundle:
@@ -274,7 +287,7 @@ def load_bundle(folder: str | Path, threads: int = DEFAULT_THREADS) -> Bundle:
         folder=folder,
         manifest=manifest,
         artifact=artifact,
-        tokenizer=load_tokenizer(folder, task.max_length),
+        tokenizer=bundle_tokenizer(folder, manifest),
         predict=open_artifact(artifact, threads),
     )
     try:

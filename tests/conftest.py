@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 # The hub client reads this once, when it is imported: no fixture would be early enough.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# As many tests run as there are cores: threads of theirs, and of what they start, would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -14,8 +14,8 @@ from typing import Any
 
 from stillroom.benchmarks.phone.adb_runner import Runner
 from stillroom.benchmarks.phone.compile import ARM64, compile_c
-from stillroom.benchmarks.phone.fetch import fetch_debs, unpack_wheel
 from stillroom.errors import StillroomError, UsageError
+from stillroom.fetch import fetch_debs, unpack_wheel
 from stillroom.files import sha256_file, staged_folder, write_json
 from stillroom.progress import say
 

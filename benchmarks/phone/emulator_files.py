@@ -12,8 +12,8 @@ from pathlib import Path
 from stillroom.benchmarks.phone.compile import ARM64, X86_64, compile_c
 from stillroom.benchmarks.phone.device_files import DEFAULT_FOLDER, build_runner, load_runner
 from stillroom.benchmarks.phone.device_files import TABLE as DEVICE_TABLE
-from stillroom.benchmarks.phone.fetch import fetch_debs, unpack_wheel
 from stillroom.errors import UsageError
+from stillroom.fetch import fetch_debs, unpack_wheel
 from stillroom.files import sha256_file, sha256_json
 
 HERE = Path(__file__).parent

@@ -24,10 +24,10 @@ from stillroom.benchmarks.measure_child import run_child
 from stillroom.benchmarks.phone.adb_runner import Request, read_reply, write_request
 from stillroom.benchmarks.phone.compile import X86_64, compile_c
 from stillroom.benchmarks.phone.device_files import DEFAULT_FOLDER, HEADERS, SOURCE, TABLE
-from stillroom.benchmarks.phone.fetch import fetch_debs, unpack_wheel
 from stillroom.benchmarks.statistics import ratio_of_medians
 from stillroom.benchmarks.workload import Workload
 from stillroom.export.bundle import artifact_at
+from stillroom.fetch import fetch_debs, unpack_wheel
 from stillroom.files import write_json
 
 ROUNDS, SAMPLES, WARM_UP, LENGTH = 12, 60, 10, 128

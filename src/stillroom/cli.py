@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stillroom
-from stillroom import cli_options
+from stillroom import cli_bundle, cli_options
 from stillroom.errors import StillroomError, UsageError
 from stillroom.files import is_disk_full
 from stillroom.processes import is_first
@@ -205,20 +205,10 @@ def report_verb(options: argparse.Namespace) -> Answer:
     return report_against(options.runs[0], options.against, fail=options.fail_on_regression)
 
 
-def bundle_verb(options: argparse.Namespace) -> Answer:
-    from stillroom.export.bundle import load_bundle, replay_goldens, write_bundle
+def android_verb(options: argparse.Namespace) -> Answer:
+    from stillroom.cli_android import android_verb as build
 
-    chosen = options.run / "artifacts" / options.artifact
-    if not chosen.is_dir():
-        there = sorted(path.name for path in (options.run / "artifacts").glob("*")) or ["none"]
-        raise UsageError(f"{options.run} has no artifact {options.artifact}: there are {', '.join(there)}")
-    manifest = write_bundle(options.run.resolve().name, chosen, options.run / "student", options.out)
-    error = replay_goldens(load_bundle(options.out))
-    size_bytes = sum(entry["size_bytes"] for entry in manifest["files"])
-    line = (
-        f"{options.out}   {size_bytes / 1e6:.1f} MB   {manifest['golden']['count']} golden vectors replayed"
-    )
-    return line, {"folder": str(options.out), "golden_max_abs_error": error, "manifest": manifest}
+    return build(options)
 
 
 def predict_verb(options: argparse.Namespace) -> Answer:
@@ -312,10 +302,16 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
         cli_options.report_options,
     ),
     "bundle": (
-        bundle_verb,
+        cli_bundle.bundle_verb,
         "Make the folder an app takes: model, tokenizer, labels, golden vectors.",
-        "stillroom bundle runs/demo --artifact onnx-int8-dynamic --out my-bundle",
+        "stillroom bundle runs/demo --for android --into android_demo",
         cli_options.bundle_options,
+    ),
+    "android": (
+        android_verb,
+        "Make an APK of the Android sample app with a bundle in it, without an Android SDK.",
+        "stillroom android build --project android_demo --fetch",
+        cli_options.android_options,
     ),
     "predict": (
         predict_verb,

@@ -217,7 +217,32 @@ def bundle_options(verb: argparse.ArgumentParser) -> None:
     option = verb.add_argument
     option("run", type=Path, help="a run folder")
     option("--artifact", default="onnx-int8-dynamic", help="which of its artifacts (default: %(default)s)")
-    option("--out", type=Path, required=True, help="folder to write; a bundle there is replaced")
+    option("--out", type=Path, help="folder to write; a bundle there is replaced (--for android: or a .zip)")
+    option("--for", dest="device", choices=("android",), help="in the form that the Android app takes")
+    option("--into", type=Path, metavar="PROJECT", help="put it into the Android project's assets")
+
+
+def android_options(verb: argparse.ArgumentParser) -> None:
+    works = verb.add_subparsers(dest="what", required=True, metavar="build")
+    summary = "Make an APK of the sample app without Gradle, sign it with a debug key, show its size by part."
+    example = "example: stillroom android build --project android_demo --fetch"
+    build = works.add_parser("build", help=summary, description=summary, epilog=example)
+    option = build.add_argument
+    option("--project", type=Path, default=Path("android_demo"), help="Gradle project (default: %(default)s)")
+    option(
+        "--out", type=Path, default=Path("build/android/app.apk"), metavar="FILE",
+        help="APK to write (default: %(default)s)",
+    )  # fmt: skip
+    option(
+        "--tools", type=Path, default=Path("build/android"),
+        help="where the tools and the debug key are (default: %(default)s)",
+    )  # fmt: skip
+    option("--fetch", action="store_true", help="first fetch the tools that are not there (400 MB)")
+    option(
+        "--flavour", default="onnxruntime", help="onnxruntime; executorch is Gradle's (default: %(default)s)"
+    )
+    # Given after build or before it: the first must not undo the second.
+    option("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document instead")
 
 
 def predict_options(verb: argparse.ArgumentParser) -> None:

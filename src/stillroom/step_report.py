@@ -23,6 +23,7 @@ from stillroom.step_train import learned_nothing
 from stillroom.steps import Run, do_step
 
 EMULATED_FILE = Path("emulated") / "bench.json"
+APP_FILE = Path("android") / "app.json"
 
 
 def report_step(run: Run, recipe: Recipe, *, baselines: bool, command: str = "") -> dict[str, Any]:
@@ -45,7 +46,7 @@ def report_step(run: Run, recipe: Recipe, *, baselines: bool, command: str = "")
         "verify",
         "measure",
     ]
-    found = [_sensitivity(run), _emulated(run), *(run.facts(step) for step in steps)]
+    found = [_sensitivity(run), _emulated(run), _app(run), *(run.facts(step) for step in steps)]
     facts = sha256_json([recipe_to_dict(recipe), *found])
     return do_step(run, "report", {"facts_sha256": facts}, ("report",), work)
 
@@ -139,6 +140,7 @@ def assemble_results(run: Run, recipe: Recipe, *, baselines: bool) -> dict[str, 
         **{key: measured[key] for key in ("noise", "tokenization_samples_ms", "sweeps", "limits")},
         "sensitivity": _sensitivity(run),
         "emulated": _emulated(run),
+        "app": _app(run),
         "estimates": _estimates(run, measured),
         "parity": {
             row["name"]: [
@@ -173,10 +175,31 @@ def _emulated(run: Run) -> list[dict[str, Any]] | None:
     if not path.is_file():
         return None
     keys = ("core", "status", "texts", "max_abs_error", "flips", "instructions")
+    document = read_json(path)
     return [
-        {"name": Path(row["name"]).name, "runtime": row["runtime_version"], **{key: row[key] for key in keys}}
-        for row in read_json(path)["rows"]
+        {
+            "name": Path(row["name"]).name,
+            "runtime": row["runtime_version"],
+            "tokens": document["counted_tokens"],
+            **{key: row[key] for key in keys},
+        }
+        for row in document["rows"]
     ]
+
+
+def _app(run: Run) -> dict[str, Any] | None:
+    """The APK's size, where stillroom android build --out RUN/android/app.apk made it of this run's files."""
+    path = run.folder / APP_FILE
+    if not path.is_file():
+        return None
+    built = read_json(path)
+    for name in run.facts("export"):
+        if load_artifact(run.folder / "artifacts" / name).sha256 == built["artifact_sha256"]:
+            runtime = f"{built['flavour']} {built['runtime_version']}"
+            return {
+                "artifact": name, "abi": built["abi"], "runtime": runtime, "parts_bytes": built["parts_bytes"]
+            }  # fmt: skip
+    return None  # of an earlier run in the same folder
 
 
 def _estimates(run: Run, measured: dict[str, Any]) -> list[dict[str, Any]]:

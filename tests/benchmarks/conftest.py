@@ -261,9 +261,16 @@ def sample_results() -> dict[str, Any]:
                 "texts": 32,
                 "max_abs_error": 0.006,
                 "flips": 0,
+                "tokens": 64,
                 "instructions": 35_330_000,
             }
         ],
+        "app": {
+            "artifact": "onnx-int8-dynamic",
+            "abi": "arm64-v8a",
+            "runtime": "onnxruntime 1.29.0",
+            "parts_bytes": {"dex": 240_000, "runtime": 32_000_000, "model": 17_530_000},
+        },
         "estimates": [
             {
                 "name": "onnx-int8-dynamic",

@@ -22,7 +22,7 @@ from typing import Any
 
 import brotli
 
-from stillroom.benchmarks.phone.fetch import fetch_file
+from stillroom.fetch import fetch_file
 
 HERE = Path(__file__).parent
 ANSWER_TIMEOUT_S = 60

@@ -22,9 +22,9 @@ from stillroom.benchmarks.phone.adb_client import call, find_adb
 from stillroom.benchmarks.phone.adb_runner import Runner
 from stillroom.benchmarks.phone.device_files import build_runner, load_runner
 from stillroom.benchmarks.phone.emulator_files import build_emulator
-from stillroom.benchmarks.phone.fetch import fetch_debs
 from stillroom.errors import CheckFailed, UsageError
 from stillroom.export.targets import export
+from stillroom.fetch import fetch_debs
 
 FOLDER = Path(__file__).parents[2] / "build" / "phone"
 SPEC = importlib.util.spec_from_file_location("adbd_device", Path(__file__).with_name("adbd_device.py"))

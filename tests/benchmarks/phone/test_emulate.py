@@ -10,8 +10,8 @@ import pytest
 from stillroom.benchmarks.phone import emulator_files
 from stillroom.benchmarks.phone.emulate import Emulated, emulate, emulated_table, limited
 from stillroom.benchmarks.phone.emulator_files import Emulator, load_emulator, read_stubs
-from stillroom.benchmarks.phone.fetch import read_table
 from stillroom.errors import CheckFailed, UsageError
+from stillroom.fetch import read_table
 
 
 def python(code: str) -> list[str]:
@@ -69,10 +69,11 @@ def test_stubs_are_libraries_with_their_functions() -> None:
 def test_rows_show_no_time() -> None:
     rows = [
         Emulated(
-            "m", "onnx", "fp32", "a53", "ok", "", "1.32.0", 32, 1e-6, 1e-4, 0, 87_000_000, 10, "1.23.2", 10**8
+            "m", "0" * 64, "onnx", "fp32", "a53", "ok", "", "1.32.0", 32, 1e-6, 1e-4, 0, 87_000_000, 10,
+            "1.23.2", 10**8,
         ),
-        Emulated("m", "onnx", "fp32", "a710", "failed", "why"),
-    ]
+        Emulated("m", "0" * 64, "onnx", "fp32", "a710", "failed", "why"),
+    ]  # fmt: skip
     table = emulated_table(rows)
     assert not any("ms" in cell.split() for cell in table.header)
     assert table.rows[0][7:9] == ("87.00", "onnxruntime 1.23.2") and table.rows[1][3] == "0"

@@ -1,13 +1,14 @@
 """Tools of other projects, each of a pinned version and checksum, fetched into a folder and never installed.
 
-A table is TOML: archive (where Debian's packages are), [[deb]] with part, path and sha256, and [[wheel]] with
-part, requirement, platform and sha256.
+A table is TOML: archive (where Debian's packages are), [[deb]] with part, path and sha256, [[wheel]] with
+part, requirement, platform and sha256, and [[npm]] with part, address, sha256 and files, those to take.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import UsageError
-from stillroom.files import sha256_file, write_atomic
+from stillroom.files import safe_join, sha256_file, write_atomic
 
 MAX_FILE_BYTES = 200 * 2**20
+MAX_UNPACKED_BYTES = 1000 * 2**20  # of one npm package: a compiler is 100 MB of archives already
 FETCH_TIMEOUT_S = 60
+NPM_ROOT = "package/"  # every npm archive has its files in this folder
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -46,12 +49,21 @@ def fetch_debs(table: Path, folder: Path) -> Path:
     ) as work:  # staged_folder cannot: archives have loose links
         partial = Path(work) / "files"
         for entry in entries["deb"]:
-            saved = folder / "archives" / Path(entry["path"]).name
-            if not saved.is_file() or sha256_file(saved) != entry["sha256"]:
-                write_atomic(saved, fetch_file(entries["archive"] + entry["path"], entry["sha256"]))
+            saved = fetch_archive(entries["archive"] + entry["path"], entry["sha256"], folder)
             unpack_deb(saved.read_bytes(), partial / entry["part"])
         partial.rename(done)
     return done
+
+
+def fetch_archive(address: str, sha256: str, folder: Path) -> Path:
+    """The file at an address, in folder/archives; what is there already is not fetched again.
+
+    Raises UsageError unless it has this checksum.
+    """
+    saved = folder / "archives" / address.rpartition("/")[2]
+    if not saved.is_file() or sha256_file(saved) != sha256:
+        write_atomic(saved, fetch_file(address, sha256))
+    return saved
 
 
 def fetch_file(address: str, sha256: str) -> bytes:
@@ -108,3 +120,37 @@ def unpack_wheel(table: Path, part: str, folder: Path, to: Path) -> Path:
     with zipfile.ZipFile(fetch_wheel(entry, folder)) as archive:
         archive.extractall(to)
     return to
+
+
+def unpack_npm(entry: dict[str, Any], folder: Path, to: Path) -> Path:
+    """Unpack the files that a table's entry takes of an npm package below to, which is returned.
+
+    An entry of files that ends in / takes a folder. Raises UsageError when the package cannot be had with
+    this checksum, lacks one of them, unpacks to too much, or has what leads out of the folder.
+    """
+    archive = fetch_archive(entry["address"], entry["sha256"], folder)
+    lacking, unpacked_bytes = set(entry["files"]), 0
+    with tarfile.open(archive) as package:
+        for member in package:
+            name = member.name.removeprefix(NPM_ROOT)
+            taken_by = [file for file in entry["files"] if name == file or _is_below(name, file)]
+            if not taken_by or member.isdir():
+                continue
+            unpacked_bytes += member.size
+            path, content = safe_join(to, name), package.extractfile(member) if member.isfile() else None
+            if content is None:
+                raise UsageError(f"{archive.name}: {name} is a link or a device, a file is wanted")
+            if unpacked_bytes > MAX_UNPACKED_BYTES:
+                raise UsageError(f"{archive.name} unpacks to more than {MAX_UNPACKED_BYTES} bytes")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            path.chmod(0o755 if member.mode & 0o100 else 0o644)
+            lacking -= set(taken_by)
+    if lacking:
+        raise UsageError(f"{archive.name} has no {min(lacking)}")
+    return to
+
+
+def _is_below(name: str, folder: str) -> bool:
+    return folder.endswith("/") and name.startswith(folder)

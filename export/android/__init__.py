@@ -1,0 +1,1 @@
+"""The Android app's side: its bundle, the tools to build it here, its APK."""
