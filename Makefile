@@ -26,7 +26,7 @@ types: $(INSTALLED)
 	$(PY) -m mypy build/typing/stillroom docs/experiments
 
 unit: $(INSTALLED) $(OPTIMUM)/installed
-	$(PY) -m pytest -n auto --dist loadfile --ignore tests/phone --ignore tests/browser \
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/phone --ignore tests/browser \
 		--ignore tests/android
 
 test-phone: $(INSTALLED)  ## on emulated arm64 cores and a real adbd; fetches pinned tools into build/phone once

@@ -44,6 +44,18 @@ TOKENIZER_CLASSES = {
 }
 
 
+# Files whose tests take minutes, before the others: a worker that takes one last keeps all waiting.
+LONG_FILES = (
+    "test_journey.py", "test_journey_own_data.py", "test_bench.py", "test_step_student.py",
+    "test_step_search.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the Makefile has pytest-xdist keep that order."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """One torch thread: results do not depend on the machine. torch is not loaded for tests without it."""
@@ -275,3 +287,11 @@ def tiny_masked_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An XLM-RoBERTa encoder with a Unigram tokenizer."""
     return build_model_folder(tmp_path_factory.mktemp("tiny-xlmr") / "model", "xlm-roberta")
+
+
+@pytest.fixture(scope="session")
+def quick_options() -> Callable[..., list[str]]:
+    """Command-line options of a run with smaller numbers for every step, and any other recipe keys."""
+    quick = ("measure.rounds=1", "measure.samples=3", "measure.warmup=1", "measure.lengths=[8, 16]",
+             "measure.sweeps=false", "teacher.epochs=1", "student.epochs=1")  # fmt: skip
+    return lambda *more: [word for setting in (*quick, *more) for word in ("--set", setting)]

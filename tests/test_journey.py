@@ -1,16 +1,13 @@
-"""Whole journeys: the demo's own teacher and tweets, a user's own files, and a run that is killed."""
+"""The whole journey of the demo: its own teacher and tweets, and what can be done with the run."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,26 +15,21 @@ import onnx
 import pytest
 
 import stillroom
+from stillroom.artifact import load_artifact, save_artifact
 from stillroom.cli import main
-from stillroom.files import sha256_file
+from stillroom.files import read_json, sha256_file, write_json
 from stillroom.splits import fold, load_splits
 from stillroom.student import load_student
 
-# Smaller numbers for every step, the same steps.
-QUICK = ("measure.rounds=1", "measure.samples=3", "measure.warmup=1", "measure.lengths=[8, 16]",
-         "measure.sweeps=false", "teacher.epochs=1", "student.epochs=1")  # fmt: skip
+Options = Callable[..., list[str]]
 SPLITS = ("data.test_fraction=0.005", "data.validation_fraction=0.005")
 
 
-def settings(*assignments: str) -> list[str]:
-    return [word for assignment in assignments for word in ("--set", assignment)]
-
-
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(tmp_path_factory: pytest.TempPathFactory, quick_options: Options) -> Path:
     """The embedded recipe on real text and the real teacher, with few rows."""
     out = tmp_path_factory.mktemp("runs") / "demo"
-    quick = settings(*QUICK, *SPLITS, "measure.sweeps=true")
+    quick = quick_options(*SPLITS, "measure.sweeps=true")
     assert main(["run", "demo", "--out", str(out), "--max-train-rows", "96", *quick]) == 0
     return out
 
@@ -96,9 +88,9 @@ def test_demo_results_hold_together(demo: Path) -> None:
     assert set(results["parity"]) == set(artifacts)
 
 
-def test_a_second_run_does_nothing_and_loads_no_torch(demo: Path) -> None:
+def test_a_second_run_does_nothing_and_loads_no_torch(demo: Path, quick_options: Options) -> None:
     before = {path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.is_file()}
-    quick = settings(*QUICK, *SPLITS, "measure.sweeps=true")
+    quick = quick_options(*SPLITS, "measure.sweeps=true")
     arguments = ["run", "demo", "--out", str(demo), "--max-train-rows", "96", *quick]
     code = (
         "import sys; from stillroom.cli import main; "
@@ -118,11 +110,11 @@ def test_a_second_run_does_nothing_and_loads_no_torch(demo: Path) -> None:
 
 
 def test_a_changed_recipe_and_a_damaged_file_are_noticed(
-    demo: Path, capsys: pytest.CaptureFixture[str]
+    demo: Path, quick_options: Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (demo / "bundle" / "labels.txt").open("a") as file:
         file.write("surplus\n")
-    quick = settings(*QUICK, *SPLITS, "measure.samples=4")
+    quick = quick_options(*SPLITS, "measure.samples=4")
     assert main(["run", "demo", "--out", str(demo), "--max-train-rows", "96", *quick]) == 0
     said = capsys.readouterr().err
     assert "measure: done again, because recipe.samples changed (3 -> 4); recipe.sweeps changed" in said
@@ -198,12 +190,14 @@ def test_which_part_suffers_from_8_bits(demo: Path, capsys: pytest.CaptureFixtur
     assert main(["sensitivity", str(demo), "--rows", "0"]) == 2
 
 
-def test_a_student_trained_in_8_bits_brings_its_ranges(demo: Path, tmp_path: Path) -> None:
+def test_a_student_trained_in_8_bits_brings_its_ranges(
+    demo: Path, quick_options: Options, tmp_path: Path
+) -> None:
     out = tmp_path / "demo"
     shutil.copytree(demo, out)
     names = ["onnx-int8-static"]
-    chosen = settings(
-        *QUICK, "data.test_fraction=0.005", "data.validation_fraction=0.005", "student.quantized_epochs=1",
+    chosen = quick_options(
+        "data.test_fraction=0.005", "data.validation_fraction=0.005", "student.quantized_epochs=1",
         f"export.artifacts={json.dumps(names)}", "export.bundle=onnx-int8-static",
     )  # fmt: skip
     arguments = ["run", "demo", "--out", str(out), "--max-train-rows", "96", "--no-baselines", *chosen]
@@ -231,8 +225,6 @@ def test_an_artifact_that_answers_otherwise_stops_with_exit_1(
 
     import onnx
 
-    from stillroom.artifact import load_artifact, save_artifact
-
     artifact = load_artifact(demo / "artifacts" / "onnx-fp32")
     original = artifact.path.read_bytes()
     model = onnx.load(artifact.path)
@@ -253,183 +245,36 @@ def test_an_artifact_that_answers_otherwise_stops_with_exit_1(
         save_artifact(artifact)
 
 
-def write_reviews(path: Path, *, pairs: bool = False) -> None:
-    """Made-up reviews whose label is in one word, as CSV, JSONL or Parquet."""
-    rows = []
-    for number in range(60):
-        for word, stars in (("great", 5), ("awful", 1), ("average", 3)):
-            row: dict[str, object] = {"review": f"{word} place number {number}", "stars": stars}
-            if pairs:
-                row["title"] = f"visit {number}"
-            rows.append(row)
-    if path.suffix == ".jsonl":
-        path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    elif path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    else:
-        separator = "\t" if path.suffix == ".tsv" else ","
-        lines = [
-            separator.join(rows[0]),
-            *(separator.join(str(value) for value in row.values()) for row in rows),
-        ]
-        path.write_text("\n".join(lines), encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("family", "suffix", "pairs"),
-    [("bert", ".csv", True), ("distilbert", ".tsv", False), ("roberta", ".jsonl", True),
-     ("xlm-roberta", ".parquet", False)],
-)  # fmt: skip
-def test_a_users_own_data_and_teacher(
-    tmp_path: Path, make_model_folder: Callable[..., Path], family: str, suffix: str, pairs: bool
+def test_what_was_emulated_and_the_apps_size_are_in_the_report(
+    demo: Path, quick_options: Options, tmp_path: Path
 ) -> None:
-    data = tmp_path / f"reviews{suffix}"
-    write_reviews(data, pairs=pairs)
-    folder = make_model_folder(tmp_path / "my-bert", family=family)
-    pair_options = ["--pair-column", "title"] if pairs else []
-    arguments = ["run", "demo", "--data", str(data), "--text-column", "review", "--label-column", "stars",
-                 *pair_options, "--teacher", str(folder), "--out", str(tmp_path / "mine"), "--no-baselines",
-                 *settings(*QUICK)]  # fmt: skip
-    assert main(arguments) == 0
-    bundle = stillroom.load_bundle(tmp_path / "mine" / "bundle")
-    assert bundle.task.labels == ("1", "3", "5")
-    expects_kinds = family == "bert" and pairs
-    assert ("token_type_ids" in bundle.task.inputs) == expects_kinds
-    found = bundle("great place", "visit 7") if pairs else bundle("great place")
-    assert sum(found.probabilities.values()) == pytest.approx(1)
-    results = json.loads((tmp_path / "mine" / "report" / "results.json").read_text())
-    assert [row["name"] for row in results["models"]] == ["teacher", "student"]
-
-
-def test_files_that_are_not_run_here_are_said_to_be(
-    tmp_path: Path, make_model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    data, run = tmp_path / "reviews.csv", tmp_path / "mine"
-    write_reviews(data)
-    formats = ["onnx-int8-dynamic", "coreml-fp16", "executorch_coreml-fp16"]
-    arguments = ["run", "demo", "--data", str(data), "--text-column", "review", "--label-column", "stars",
-                 "--teacher", str(make_model_folder(tmp_path / "my-bert")), "--out", str(run),
-                 "--no-baselines", *settings(*QUICK, f"export.artifacts={json.dumps(formats)}")]  # fmt: skip
-    assert main(arguments) == 0
-    results = json.loads((run / "report" / "results.json").read_text())
-    rows = {row["name"]: row for row in results["artifacts"]}
-    assert list(rows) == ["teacher-onnx-fp32", "onnx-int8-dynamic", "coreml-fp16"]
-    assert rows["coreml-fp16"]["latency_ms"] is None and rows["coreml-fp16"]["flip_rate"] is not None
-    for page in ("report.md", "report.html"):
-        text = (run / "report" / page).read_text(encoding="utf-8")
-        assert "interpreted on Linux, not run on Apple hardware; not timed" in text
-        assert "lowered, not run; not timed" in text
-    capsys.readouterr()
-    assert main(["verify", str(run)]) == 0
-    table = capsys.readouterr().out
-    assert "lowered, not run" in table and "interpreted on Linux, not run on Apple hardware" in table
-    assert main(["verify", str(run), "--json"]) == 0
-    proofs = json.loads(capsys.readouterr().out)
-    assert main(["verify", str(run), "--jobs", "2", "--json"]) == 0
-    apart = json.loads(capsys.readouterr().out)  # each artifact in a process of its own: the same findings
-    assert list(apart) == list(proofs) == ["teacher-onnx-fp32", *formats]
-    for name, proof in proofs.items():
-        assert [case["name"] for case in apart[name]["cases"]] == [case["name"] for case in proof["cases"]]
-        assert apart[name].get("flip_rate") == proof.get("flip_rate")
-    for name, why in (("coreml-fp16", "interpreted on Linux"), ("executorch_coreml-fp16", "lowered")):
-        assert main(["bench", str(run / "artifacts" / name)]) == 2
-        assert why in capsys.readouterr().err
-    assert main(["bundle", str(run), "--artifact", formats[2], "--out", str(tmp_path / "bundle")]) == 2
-    assert "lowered, not run" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("kind", ["multi-label", "regression"])
-def test_other_kinds_of_task_go_the_whole_way(
-    tmp_path: Path, make_model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
-    data = tmp_path / "reviews.csv"
-    lines = ["review,what"]
-    for number in range(160):
-        food, room = ("great", "awful")[number % 2], ("lovely", "dirty")[number // 2 % 2]
-        praised = [name for name, word in (("food", food), ("room", room)) if word in ("great", "lovely")]
-        label = f'"{", ".join(praised)}"' if kind == "multi-label" else str(60 + 20 * len(praised))
-        lines.append(f"{food} food {room} room number {number},{label}")
-    data.write_text("\n".join(lines), encoding="utf-8")
-    folder = make_model_folder(tmp_path / "my-bert")
-    arguments = ["run", "demo", "--task", kind, "--data", str(data), "--text-column", "review",
-                 "--label-column", "what", "--teacher", str(folder), "--out", str(tmp_path / "mine"),
-                 *settings(*QUICK, "teacher.epochs=15", "student.epochs=4", "teacher.learning_rate=2e-3",
-                           "teacher.freeze_word_embeddings=false",
-                           "data.test_fraction=0.2")]  # fmt: skip
-    assert main(arguments) == 0
-    results = json.loads((tmp_path / "mine" / "report" / "results.json").read_text())
-    scores = {row["name"]: row["scores"] for row in (*results["models"], *results["artifacts"])}
-    metric = results["task"]["metric"]
-    assert metric == {"multi-label": "micro_f1", "regression": "pearson"}[kind]
-    assert scores["teacher"][metric] > 0.9 and scores["student"][metric] > 0.9
-    assert scores["onnx-fp32"][metric] == pytest.approx(scores["student"][metric], abs=1e-4)
-    bundle = stillroom.load_bundle(tmp_path / "mine" / "bundle")
-    best, worst = bundle("great food lovely room number 7"), bundle("awful food dirty room number 7")
-    if kind == "multi-label":
-        assert best.labels == ("food", "room") and best.label == "food, room" and worst.labels == ()
-        assert best.score is None and all(value >= 0.5 for value in best.probabilities.values())
-    else:
-        assert best.score is not None and worst.score is not None and best.probabilities == {}
-        assert worst.score + 10 < best.score < 115 and best.labels == ()
-    assert main(["verify", str(tmp_path / "mine" / "bundle")]) == 0
-    assert main(["predict", str(tmp_path / "mine" / "bundle"), "great food"]) == 0
-    assert main(["report", str(tmp_path / "mine")]) == 0
-    assert ("micro-F1, %" if kind == "multi-label" else "Pearson's r, %") in capsys.readouterr().out
-
-
-def test_a_teacher_that_already_answers_is_used_as_it_is(
-    tmp_path: Path, make_model_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "reviews.csv"
-    write_reviews(data)
-    folder = make_model_folder(tmp_path / "my-bert", head_labels=("5", "3", "1"))
-    arguments = ["distill", "demo", "--data", str(data), "--text-column", "review", "--label-column", "stars",
-                 "--teacher", str(folder), "--out", str(tmp_path / "mine"),
-                 *settings("student.epochs=1")]  # fmt: skip
-    assert main(arguments) == 0
-    assert "used as it is" in capsys.readouterr().err
-    from safetensors.numpy import load_file
-
-    given, kept = (
-        load_file(folder / "model.safetensors"),
-        load_file(tmp_path / "mine" / "teacher" / "model.safetensors"),
-    )
-    assert given.keys() == kept.keys() and all((given[name] == kept[name]).all() for name in given)
-    task = json.loads((tmp_path / "mine" / "student" / "stillroom.json").read_text())["task"]
-    assert task["labels"] == ["5", "3", "1"]
-
-
-def test_killed_and_started_again_ends_with_the_same_student(
-    tmp_path: Path, make_model_folder: Callable[..., Path]
-) -> None:
-    """kill -9 while the teacher trains and while the student trains; the weights end bit-identical."""
-    data = tmp_path / "reviews.csv"
-    write_reviews(data)
-    folder = make_model_folder(tmp_path / "my-bert")
-
-    def command(out: str) -> list[str]:
-        return [sys.executable, "-m", "stillroom", "distill", "demo", "--data", str(data),
-                "--text-column", "review", "--label-column", "stars", "--teacher", str(folder),
-                "--out", str(tmp_path / out),
-                *settings("checkpoint_every_s=0", "teacher.epochs=6", "student.epochs=6")]  # fmt: skip
-
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command("whole"), check=True, capture_output=True, env=environment)
-    for model in ("teacher", "student"):
-        with subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL, env=environment) as process:
-            checkpoints = tmp_path / "killed" / ".stillroom" / "work" / model / "checkpoints"
-            deadline = time.monotonic() + 120
-            while not list(checkpoints.glob("step-*[1-9]")):
-                assert process.poll() is None, "ended before it could be killed"
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
-        assert not (tmp_path / "killed" / model).exists()
-    done = subprocess.run(command("killed"), check=True, capture_output=True, text=True, env=environment)
-    assert "going on from step" in done.stderr
-    for model in ("teacher", "student"):
-        whole, resumed = (tmp_path / out / model / "model.safetensors" for out in ("whole", "killed"))
-        assert sha256_file(whole) == sha256_file(resumed)
+    out = tmp_path / "demo"
+    shutil.copytree(demo, out)
+    artifact = load_artifact(out / "artifacts" / "onnx-int8-dynamic")
+    lengths = read_json(out / "report" / "results.json")["workload"]["lengths"]
+    row = {"name": str(artifact.folder), "sha256": artifact.sha256, "core": "a53", "status": "ok",
+           "runtime_version": "1.32.0", "texts": 32, "max_abs_error": 0.001, "flips": 0,
+           "instructions": 123_450_000}  # fmt: skip
+    counted = {"rows": [row], "cores": {"a53": "cortex-a53"}, "counted_tokens": max(lengths)}
+    for folder in ("emulated", "android"):
+        (out / folder).mkdir()
+    write_json(out / "emulated" / "bench.json", counted)
+    parts = {"dex": 1_230_000, "runtime": 2, "model": 3, "tokenizer": 4, "resources": 5, "other": 6}
+    built = {"artifact_sha256": artifact.sha256, "abi": "arm64-v8a", "flavour": "onnxruntime",
+             "runtime_version": "1.29.0", "parts_bytes": parts}  # fmt: skip
+    write_json(out / "android" / "app.json", built)
+    again = ["run", "demo", "--out", str(out), "--max-train-rows", "96",
+             *quick_options(*SPLITS, "measure.sweeps=true")]  # fmt: skip
+    assert main(again) == 0
+    results = read_json(out / "report" / "results.json")
+    assert results["app"]["artifact"] == "onnx-int8-dynamic" and results["app"]["parts_bytes"] == parts
+    (emulated,) = results["emulated"]
+    assert (emulated["name"], emulated["tokens"]) == ("onnx-int8-dynamic", max(lengths))
+    by_both = {one["name"] for one in results["estimates"] if one["instructions"]}
+    assert by_both == {"onnx-int8-dynamic"}
+    page, text = ((out / "report" / name).read_text("utf-8") for name in ("report.html", "report.md"))
+    assert "Size of the Android app" in page and "## Android app" in text and "1.230" in text
+    assert "123.45" in page and "123.45" in text
+    write_json(out / "android" / "app.json", {**built, "artifact_sha256": "0" * 64})  # of another run's file
+    assert main(again) == 0
+    assert read_json(out / "report" / "results.json")["app"] is None

@@ -269,7 +269,14 @@ def sample_results() -> dict[str, Any]:
             "artifact": "onnx-int8-dynamic",
             "abi": "arm64-v8a",
             "runtime": "onnxruntime 1.29.0",
-            "parts_bytes": {"dex": 240_000, "runtime": 32_000_000, "model": 17_530_000},
+            "parts_bytes": {
+                "dex": 240_000,
+                "runtime": 32_000_000,
+                "model": 17_530_000,
+                "tokenizer": 110_000,
+                "resources": 30_000,
+                "other": 50_000,
+            },
         },
         "estimates": [
             {
