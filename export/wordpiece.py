@@ -84,10 +84,8 @@ def wordpiece_tokenizer(settings: dict[str, Any], lines: list[str], max_length: 
     tokens = {**dict(enumerate(lines)), **{token_id: token for token, token_id in added.items()}}
     unknown, cls, sep = (tokens[settings[role]] for role in ROLES)
     only_added = {token_id for token, token_id in added.items() if lines[token_id] != token}
-    first, second = (
-        [_special(cls, 0), _sequence("A", 0), _special(sep, 0)],
-        [_sequence("B", 1), _special(sep, 1)],
-    )
+    first = [_special(cls, 0), _sequence("A", 0), _special(sep, 0)]
+    second = [_sequence("B", 1), _special(sep, 1)]
     document = {
         "version": "1.0",
         "added_tokens": [

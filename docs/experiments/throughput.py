@@ -42,10 +42,10 @@ from stillroom.extras import resolve_source
 from stillroom.files import write_json
 from stillroom.progress import say
 from stillroom.recipe import load_recipe
-from stillroom.splits import make_splits
+from stillroom.step_data import splits_of
 from stillroom.student import save_student
 from stillroom.task import TaskSpec
-from stillroom.text import Columns, Row, read_rows
+from stillroom.text import Row
 from stillroom.tokens import Tokens, encode_rows, load_tokenizer, pad_id_of
 
 CHILD = Path(__file__).with_name("throughput_loops.py")
@@ -57,14 +57,7 @@ OURS = "stillroom"
 
 def demo_rows(count: int) -> list[Row]:
     """The first rows that the demo trains on; they are in shuffled order."""
-    data = RECIPE.data
-    columns = Columns(data.text_column, data.label_column, "", data.confidence_column)
-    splits = make_splits(
-        read_rows(resolve_source(data.source), columns, data.encoding), None, None,
-        min_confidence=data.min_confidence, validation_fraction=data.validation_fraction,
-        test_fraction=data.test_fraction, max_train_rows=data.max_train_rows, seed=data.split_seed,
-    )  # fmt: skip
-    return list(splits.train[:count])
+    return list(splits_of(RECIPE).train[:count])
 
 
 def prepare(teacher: Path, rows: list[Row], folder: Path, batch_size: int, max_length: int) -> dict[str, Any]:

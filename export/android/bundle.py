@@ -43,28 +43,31 @@ def write_android_bundle(bundle: Path, out: Path) -> dict[str, Any]:
         )
     document = json.loads((bundle / manifest["tokenizer"]["file"]).read_text("utf-8"))
     settings = wordpiece_settings(document)
-    if out.suffix != ".zip":
-        require_replaceable(out, "manifest.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".stillroom-") as work:
-        made = Path(work) / "bundle"
-        made.mkdir()
+    manifest["tokenizer"] = {"file": "vocab.txt", "kind": "WordPiece", "wordpiece": settings}
+
+    def fill(folder: Path) -> None:
         for name in ("golden.json", "labels.txt", artifact["file"]):
-            shutil.copyfile(bundle / name, made / name)
-        (made / "vocab.txt").write_text(joined_lines(vocabulary_lines(document)), encoding="utf-8")
-        manifest["tokenizer"] = {"file": "vocab.txt", "kind": "WordPiece", "wordpiece": settings}
+            shutil.copyfile(bundle / name, folder / name)
+        (folder / "vocab.txt").write_text(joined_lines(vocabulary_lines(document)), encoding="utf-8")
         manifest["files"] = [
             {"file": path.name, "sha256": sha256_file(path), "size_bytes": path.stat().st_size}
-            for path in sorted(made.iterdir())
+            for path in sorted(folder.iterdir())
         ]
         validate_manifest(manifest, out)
-        write_json(made / "manifest.json", manifest)
-        _prove(made)
-        if out.suffix == ".zip":
+        write_json(folder / "manifest.json", manifest)
+        _prove(folder)
+
+    if out.suffix == ".zip":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".stillroom-") as work:
+            made = Path(work) / "bundle"
+            made.mkdir()
+            fill(made)
             _zip(made, out)
-        else:
-            with staged_folder(out) as partial:
-                shutil.copytree(made, partial, dirs_exist_ok=True)
+    else:
+        require_replaceable(out, "manifest.json")
+        with staged_folder(out) as partial:
+            fill(partial)
     return manifest
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stillroom
-from stillroom import cli_bundle, cli_options
+from stillroom import cli_android, cli_bundle, cli_options
 from stillroom.errors import StillroomError, UsageError
 from stillroom.files import is_disk_full
 from stillroom.processes import is_first
@@ -205,12 +205,6 @@ def report_verb(options: argparse.Namespace) -> Answer:
     return report_against(options.runs[0], options.against, fail=options.fail_on_regression)
 
 
-def android_verb(options: argparse.Namespace) -> Answer:
-    from stillroom.cli_android import android_verb as build
-
-    return build(options)
-
-
 def predict_verb(options: argparse.Namespace) -> Answer:
     bundle = stillroom.load_bundle(options.bundle)
     found = bundle(options.text, options.pair)
@@ -308,7 +302,7 @@ VERBS: dict[str, tuple[Work, str, str, Callable[[argparse.ArgumentParser], None]
         cli_options.bundle_options,
     ),
     "android": (
-        android_verb,
+        cli_android.android_verb,
         "Make an APK of the Android sample app with a bundle in it, without an Android SDK.",
         "stillroom android build --project android_demo --fetch",
         cli_options.android_options,

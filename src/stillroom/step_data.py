@@ -25,24 +25,10 @@ def data_step(run: Run, recipe: Recipe) -> Splits:
     data = recipe.data
     if not data.source:
         raise UsageError("no data: give --data FILE, or data.source in the recipe")
-    columns = Columns(data.text_column, data.label_column, data.pair_column, data.confidence_column)
-    sources = {name: resolve_source(path) for name, path in _data_files(recipe).items()}
-
-    def rows_of(name: str) -> list[Row] | None:
-        return read_rows(sources[name], columns, data.encoding, recipe.task) if name in sources else None
+    sources = _data_files(recipe)
 
     def work() -> dict[str, Any]:
-        splits = make_splits(
-            rows_of("source") or [],
-            rows_of("validation"),
-            rows_of("test"),
-            min_confidence=data.min_confidence,
-            validation_fraction=data.validation_fraction,
-            test_fraction=data.test_fraction,
-            max_train_rows=data.max_train_rows,
-            seed=data.split_seed,
-            kind=recipe.task,
-        )
+        splits = splits_of(recipe)
         with staged_folder(run.folder / "data") as partial:
             save_splits(splits, partial)
         return {"counts": splits.counts, "warnings": list(splits.warnings)}
@@ -71,10 +57,31 @@ def data_step(run: Run, recipe: Recipe) -> Splits:
     return load_splits(run.folder / "data")
 
 
-def _data_files(recipe: Recipe) -> dict[str, str]:
+def splits_of(recipe: Recipe) -> Splits:
+    """Read, clean and split the rows of a recipe's files; nothing is written."""
+    data, sources = recipe.data, _data_files(recipe)
+    columns = Columns(data.text_column, data.label_column, data.pair_column, data.confidence_column)
+
+    def rows_of(name: str) -> list[Row] | None:
+        return read_rows(sources[name], columns, data.encoding, recipe.task) if name in sources else None
+
+    return make_splits(
+        rows_of("source") or [],
+        rows_of("validation"),
+        rows_of("test"),
+        min_confidence=data.min_confidence,
+        validation_fraction=data.validation_fraction,
+        test_fraction=data.test_fraction,
+        max_train_rows=data.max_train_rows,
+        seed=data.split_seed,
+        kind=recipe.task,
+    )
+
+
+def _data_files(recipe: Recipe) -> dict[str, Path]:
     data = recipe.data
     named = {"source": data.source, "validation": data.validation, "test": data.test}
-    return {name: path for name, path in named.items() if path}
+    return {name: resolve_source(path) for name, path in named.items() if path}
 
 
 def encode(run: Run, model: Path, task: TaskSpec, split: str) -> tuple[Tokens, list[str]]:

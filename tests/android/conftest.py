@@ -17,7 +17,7 @@ from stillroom.export.android.toolchain import Toolchain, fetch_toolchain
 from stillroom.export.bundle import write_bundle
 
 # Modules of this folder, each before those that import it: pytest's import mode knows no folders.
-for _name in ("android_library", "jvm", "app_bundles", "bundle_opener"):
+for _name in ("android_library", "jvm", "app_bundles", "bundle_opener", "preview"):
     _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
     assert _spec is not None and _spec.loader is not None
     sys.modules[_name] = importlib.util.module_from_spec(_spec)
@@ -44,6 +44,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, make_model_folder: Callable
     write_bundle("tiny", folder / "artifact", model, folder / "whole")
     write_android_bundle(folder / "whole", folder / "android")
     return folder / "android"
+
+
+@pytest.fixture(scope="session")
+def build_words(tools: Toolchain) -> Callable[..., list[str]]:
+    """The command line that builds a project's APK, with these tools or those of another folder."""
+
+    def words(project: Path, out: Path, folder: Path = tools.folder.parent) -> list[str]:
+        options = {"--project": project, "--out": out, "--tools": folder}
+        return ["android", "build", *(str(word) for option in options.items() for word in option)]
+
+    return words
 
 
 @pytest.fixture(scope="session")

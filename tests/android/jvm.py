@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from typing import Any
 from android_library import for_linux
 
 from stillroom.export.android.compile import JAVA_OPTIONS, KOTLIN_OPTIONS, compile_kotlin, run_tool
+from stillroom.export.android.shrink import shrink
 from stillroom.export.android.toolchain import Toolchain
 from stillroom.files import sha256_file, staged_folder
 
@@ -136,28 +136,17 @@ def _class_files(app: App) -> list[Path]:
 
 
 def _through_dalvik(app: App, out: Path) -> None:
-    tools, packed = app.tools, out / "app.jar"
-    with zipfile.ZipFile(packed, "w") as archive:
-        for folder in app.classes:
-            for path in sorted(folder.rglob("*.class")):
-                archive.write(path, path.relative_to(folder))
-    keep = out / "keep.txt"
+    tools, keep = app.tools, out / "keep.txt"
     keep.write_text("-dontobfuscate\n-dontwarn\n-keep class dev.stillroom.** { *; }\n", encoding="utf-8")
-    command = ["java", *JAVA_OPTIONS, "-cp", tools.d8_jar, "com.android.tools.r8.R8"]
-    command += ["--release", "--min-api", "26"]
-    for library in (tools.android_jar, tools.onnxruntime_jar, tools.junit_jar, tools.hamcrest_jar):
-        command += ["--lib", library]
-    run_tool([*command, "--pg-conf", keep, "--output", out, packed, tools.kotlin_stdlib])
-    enjarify = [
-        sys.executable,
-        "-O",
-        "-m",
-        "enjarify.main",
-        "--output",
-        out / "classes.jar",
-        out / "classes.dex",
-    ]
-    run_tool(enjarify, {"PYTHONPATH": str(tools.enjarify)})
+    libraries = [tools.onnxruntime_jar, tools.junit_jar, tools.hamcrest_jar]
+    (dex,) = shrink(tools, app.classes, [keep], out, libraries=libraries)
+    class_files_of(tools, dex, out / "classes.jar")
+
+
+def class_files_of(tools: Toolchain, dex: Path, out: Path) -> None:
+    """Turn Dalvik bytecode back into class files, in the jar out."""
+    command = [sys.executable, "-O", "-m", "enjarify.main", "--output", out, dex]
+    run_tool(command, {"PYTHONPATH": str(tools.enjarify)}, "enjarify")
 
 
 @contextmanager

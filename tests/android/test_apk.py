@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,12 @@ PT_LOAD = 1
 
 @pytest.fixture(scope="session")
 def built(
-    tools: Toolchain, project: Path, tmp_path_factory: pytest.TempPathFactory
+    build_words: Callable[..., list[str]], project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """The APK and what the command said of it."""
     out = tmp_path_factory.mktemp("out") / "app.apk"
-    command = [
-        sys.executable,
-        "-m",
-        "stillroom",
-        "android",
-        "build",
-        "--project",
-        str(project),
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(
-        [*command, "--tools", str(tools.folder.parent), "--json"], capture_output=True, text=True
-    )
+    words = [sys.executable, "-m", "stillroom", *build_words(project, out), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout)
 

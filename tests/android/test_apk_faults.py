@@ -20,28 +20,20 @@ from stillroom.export.android.bundle import ASSETS
 from stillroom.export.android.toolchain import Toolchain
 
 Refused = Callable[..., str]
+BuildWords = Callable[..., list[str]]
 CopyOfDemo = Callable[[Path], Path]
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str], tools: Toolchain, tmp_path: Path) -> Refused:
+def refused(
+    capsys: pytest.CaptureFixture[str], tools: Toolchain, build_words: BuildWords, tmp_path: Path
+) -> Refused:
     """Build what must fail, over an APK that is there already; return its one line of error."""
 
     def run(project: Path, *more: str, code: int, folder: Path = tools.folder.parent) -> str:
         out = tmp_path / "app.apk"
         out.write_bytes(b"the old one")
-        words = [
-            "android",
-            "build",
-            "--project",
-            str(project),
-            "--out",
-            str(out),
-            "--tools",
-            str(folder),
-            *more,
-        ]
-        assert main(words) == code
+        assert main([*build_words(project, out, folder), *more]) == code
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("stillroom: ")]
         assert len(lines) == 1
         assert out.read_bytes() == b"the old one"
@@ -129,21 +121,13 @@ def test_without_a_jdk_it_says_what_to_install(
     assert "there is no java: install a JDK" in line
 
 
-def test_killed_half_way_it_leaves_the_old_apk(tools: Toolchain, project: Path, tmp_path: Path) -> None:
+def test_killed_half_way_it_leaves_the_old_apk(
+    build_words: BuildWords, project: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "app.apk"
     out.write_bytes(b"the old one")
-    words = [
-        "android",
-        "build",
-        "--project",
-        str(project),
-        "--out",
-        str(out),
-        "--tools",
-        str(tools.folder.parent),
-    ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "stillroom", *words],
+        [sys.executable, "-m", "stillroom", *build_words(project, out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "TMPDIR": str(tmp_path)},

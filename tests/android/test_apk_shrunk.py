@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jvm import class_files_of
 
 from stillroom.export.android.app_project import read_project
-from stillroom.export.android.compile import run_tool
 from stillroom.export.android.shrink import shrink
 from stillroom.export.android.toolchain import Toolchain
 
@@ -31,8 +31,7 @@ def shrunk(tools: Toolchain, app: Any, tmp_path_factory: pytest.TempPathFactory)
     (out / "way_in.pro").write_text(WAY_IN, "utf-8")
     rules = [read_project(ROOT / "android_demo").rules, out / "way_in.pro"]
     (dex,) = shrink(tools, app.classes, rules, out, libraries=[tools.onnxruntime_jar])
-    command = ["python3", "-O", "-m", "enjarify.main", "--output", out / "classes.jar", dex]
-    run_tool(command, {"PYTHONPATH": str(tools.enjarify)}, "enjarify")
+    class_files_of(tools, dex, out / "classes.jar")
     return replace(app, classes=(out / "classes.jar",))
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preview
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("preview", Path(__file__).with_name("preview.py"))
-assert SPEC is not None and SPEC.loader is not None
-preview: Any = importlib.util.module_from_spec(SPEC)
-sys.modules["preview"] = preview
-SPEC.loader.exec_module(preview)
 
 DEVICES = [
     preview.Device(language=language, font_scale=scale)
